@@ -1,0 +1,104 @@
+package cura
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// MatchBy says by which kind of identifier the patients of a connection are matched with Cura's profiles.
+type MatchBy string
+
+// The kinds of identifier a connection can match by.
+const (
+	MatchMRN        MatchBy = "mrn"
+	MatchNationalID MatchBy = "national-id"
+	MatchCuraID     MatchBy = "cura-id"
+)
+
+// MatchStrategy names the identifier that patients are matched by: always system and value, never a value alone.
+type MatchStrategy struct {
+	By MatchBy `json:"by"`
+	// System is the identifier system's URI, exactly as the EHR writes it.
+	System string `json:"system"`
+}
+
+// ParseMatchStrategy reads "mrn:SYSTEM", "national-id:SYSTEM" or "cura-id:SYSTEM".
+func ParseMatchStrategy(text string) (MatchStrategy, error) {
+	by, system, ok := strings.Cut(text, ":")
+	s := MatchStrategy{By: MatchBy(by), System: strings.TrimSpace(system)}
+	switch {
+	case !ok || s.System == "":
+		return MatchStrategy{}, errors.New("match strategy needs a kind and an identifier system: mrn:SYSTEM, national-id:SYSTEM or cura-id:SYSTEM")
+	case s.By != MatchMRN && s.By != MatchNationalID && s.By != MatchCuraID:
+		return MatchStrategy{}, fmt.Errorf("match strategy kind %q isn't one of mrn, national-id, cura-id", by)
+	case !strings.Contains(s.System, ":") || strings.ContainsAny(s.System, " \t\n"):
+		return MatchStrategy{}, errors.New("match strategy system isn't a URI: give it as the EHR writes it in Patient.identifier.system, such as urn:oid:1.2.3 or http://hospital.example/mrn")
+	}
+	return s, nil
+}
+
+// String is the form that ParseMatchStrategy reads.
+func (s MatchStrategy) String() string { return string(s.By) + ":" + s.System }
+
+// Connection is one EHR endpoint of an org, without its secret.
+type Connection struct {
+	ID    ConnectionID `json:"id"`
+	OrgID OrgID        `json:"org_id"`
+	Name  string       `json:"name"`
+	// BaseURL is the FHIR base, without a trailing slash.
+	BaseURL string `json:"base_url"`
+	// TokenURL is empty where it is discovered from .well-known/smart-configuration.
+	TokenURL string        `json:"token_url,omitempty"`
+	ClientID string        `json:"client_id"`
+	Scopes   []string      `json:"scopes"`
+	CAPEM    string        `json:"ca_pem,omitempty"`
+	Match    MatchStrategy `json:"match"`
+	// EHRProfile is what kind of server this is; "generic" allows system-wide search by _lastUpdated.
+	EHRProfile string         `json:"ehr_profile"`
+	Types      []ResourceType `json:"types"`
+	// InsecureLoopback allows plain http to a loopback address, for rehearsals.
+	InsecureLoopback bool      `json:"insecure_loopback,omitempty"`
+	Phase            Phase     `json:"phase"`
+	Health           Health    `json:"health"`
+	CreatedAt        time.Time `json:"created_at"`
+}
+
+// Phase is where a connection stands in its onboarding.
+type Phase string
+
+// The phases, in order; aborted can follow any of them.
+const (
+	PhaseNew        Phase = "new"
+	PhaseTesting    Phase = "testing"
+	PhasePilot      Phase = "pilot"
+	PhaseApproval   Phase = "approval"
+	PhaseBackfill   Phase = "backfill"
+	PhaseMonitoring Phase = "monitoring"
+	PhaseLive       Phase = "live"
+	PhaseAborted    Phase = "aborted"
+)
+
+// Health says whether a connection needs a person.
+type Health string
+
+// The states of health.
+const (
+	HealthOK        Health = "ok"
+	HealthAttention Health = "attention"
+)
+
+// WaitsFor is the closed list of what a workflow can wait for a person to do: search attribute CuraWaitsFor.
+type WaitsFor string
+
+// The entries; empty means that it waits for nobody.
+const (
+	WaitsForNobody         WaitsFor = "nobody"
+	WaitsForApproval       WaitsFor = "approve"
+	WaitsForFixCredentials WaitsFor = "fix-credentials"
+	WaitsForFixEndpoint    WaitsFor = "fix-endpoint"
+	WaitsForFixData        WaitsFor = "fix-data"
+	WaitsForReview         WaitsFor = "review"
+	WaitsForRetry          WaitsFor = "retry"
+)
