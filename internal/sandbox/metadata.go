@@ -1,0 +1,78 @@
+package sandbox
+
+import "net/http"
+
+// metadata answers the CapabilityStatement (R4 §3.1.0.9 capabilities). It needs no token.
+func (s *Server) metadata(w http.ResponseWriter, r *http.Request) {
+	if s.hinder(w, kindMetadata) {
+		return
+	}
+	if p := acceptable(r); p != nil {
+		p.write(w)
+		return
+	}
+	writeJSON(w, fhirJSON, http.StatusOK, s.capabilities(r))
+}
+
+func (s *Server) capabilities(r *http.Request) obj {
+	f := s.faults.get()
+	fhirVersion := "4.0.1"
+	if f.STU3 {
+		fhirVersion = "3.0.2"
+	}
+	var resources list
+	for _, typ := range s.servedTypes() {
+		var params list
+		for _, name := range offered(typ, f) {
+			params = append(params, obj{{"name", name}, {"type", paramType(name)}})
+		}
+		versioning := "versioned"
+		interactions := list{obj{{"code", "read"}}, obj{{"code", "search-type"}}}
+		if f.RequiredSearch == modeEpic {
+			versioning = "no-version"
+		} else {
+			interactions = append(interactions, obj{{"code", "vread"}}, obj{{"code", "history-instance"}})
+		}
+		resources = append(resources, obj{
+			{"type", typ},
+			{"interaction", interactions},
+			{"versioning", versioning},
+			{"readHistory", f.RequiredSearch != modeEpic},
+			{"conditionalCreate", false},
+			{"searchParam", params},
+		})
+	}
+	security := obj{
+		{"extension", list{obj{
+			{"url", "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"},
+			{"extension", list{obj{{"url", "token"}, {"valueUri", s.origin(r) + "/oauth/token"}}}},
+		}}},
+		{"service", list{obj{{"coding", list{obj{
+			{"system", "http://terminology.hl7.org/CodeSystem/restful-security-service"}, {"code", "SMART-on-FHIR"},
+		}}}}}},
+	}
+	return obj{
+		{"resourceType", "CapabilityStatement"},
+		{"status", "active"},
+		{"date", "2026-01-01"},
+		{"publisher", "Cura"},
+		{"kind", "instance"},
+		{"software", obj{{"name", "Cura sandbox EHR"}}},
+		{"implementation", obj{{"description", "An EHR to rehearse on"}, {"url", s.base(r)}}},
+		{"fhirVersion", fhirVersion},
+		{"format", list{"json", "application/fhir+json"}},
+		{"rest", list{obj{{"mode", "server"}, {"security", security}, {"resource", resources}}}},
+	}
+}
+
+// paramType is the type of a search parameter (R4 §3.1.1.4).
+func paramType(name string) string {
+	switch name {
+	case "_lastUpdated":
+		return "date"
+	case "patient", "subject":
+		return "reference"
+	default:
+		return "token"
+	}
+}

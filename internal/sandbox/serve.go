@@ -1,0 +1,186 @@
+package sandbox
+
+import (
+	"crypto/tls"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// certificateBox holds the TLS settings that new connections get.
+type certificateBox struct {
+	current atomic.Pointer[tls.Config]
+}
+
+func (b *certificateBox) config() *tls.Config { return b.current.Load() }
+
+// showCertificate puts the certificate and TLS version of the knobs up.
+func (s *Server) showCertificate(f Faults) error {
+	cert, err := s.authority.shown(f.Certificate, s.now())
+	if err != nil {
+		return err
+	}
+	c := &tls.Config{
+		Certificates:           []tls.Certificate{cert},
+		MinVersion:             tls.VersionTLS12,
+		NextProtos:             []string{"h2", "http/1.1"},
+		SessionTicketsDisabled: true,
+	}
+	if f.MaxTLS != "" {
+		c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
+		c.NextProtos = nil // HTTP/2 needs TLS 1.2
+	}
+	s.certificate.current.Store(c)
+	return nil
+}
+
+// connSet knows the open connections, so that they can be closed when the certificate changes or the server stops.
+type connSet struct {
+	mu       sync.Mutex
+	open     map[net.Conn]http.ConnState
+	stopping bool
+}
+
+func (c *connSet) track(conn net.Conn, state http.ConnState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.open == nil {
+		c.open = map[net.Conn]http.ConnState{}
+	}
+	switch state {
+	case http.StateNew:
+		c.open[conn] = state
+		if c.stopping {
+			_ = conn.Close() // see stop
+		}
+	case http.StateActive, http.StateIdle:
+		c.open[conn] = state
+	case http.StateClosed, http.StateHijacked:
+		delete(c.open, conn)
+	}
+}
+
+// closeAll breaks every connection, as a restart of the EHR would.
+func (c *connSet) closeAll() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for conn := range c.open {
+		_ = conn.Close() // a connection that is closed already is as good
+	}
+}
+
+// stop closes the connections that never carried a request: http.Server.Shutdown waits five seconds for each of them.
+func (c *connSet) stop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stopping = true
+	for conn, state := range c.open {
+		if state == http.StateNew {
+			_ = conn.Close() // a connection that is closed already is as good
+		}
+	}
+}
+
+// Request is one entry of the log of requests.
+type Request struct {
+	At     time.Time `json:"at"`
+	Method string    `json:"method"`
+	Path   string    `json:"path"`
+	// Query is the query string, and of a search by POST also its form.
+	Query  string `json:"query,omitempty"`
+	Status int    `json:"status"`
+	// Authorization tells whether the request carried that header; never its value.
+	Authorization bool   `json:"authorization"`
+	RequestID     string `json:"request_id"`
+}
+
+// maxRequests is how many requests the log remembers.
+const maxRequests = 1000
+
+// requestLog remembers the last requests.
+type requestLog struct {
+	mu   sync.Mutex
+	last []Request
+}
+
+func (l *requestLog) add(r Request) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.last) == maxRequests {
+		l.last = slices.Delete(l.last, 0, maxRequests/10)
+	}
+	l.last = append(l.last, r)
+}
+
+func (l *requestLog) all() []Request {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.last)
+}
+
+// Requests gives the last requests to the EHR, the oldest first.
+func (s *Server) Requests() []Request { return s.requests.all() }
+
+// recorder remembers the status of an answer.
+type recorder struct {
+	http.ResponseWriter
+
+	status int
+}
+
+func (r *recorder) WriteHeader(status int) {
+	if r.status == 0 {
+		r.status = status
+	}
+	r.ResponseWriter.WriteHeader(status)
+}
+
+func (r *recorder) Write(b []byte) (int, error) {
+	if r.status == 0 {
+		r.status = http.StatusOK
+	}
+	return r.ResponseWriter.Write(b)
+}
+
+// observed puts in front of all answers: the log, the latency, and the headers that every one has.
+func (s *Server) observed(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		f := s.faults.get()
+		id := randomText()
+		h := w.Header()
+		h.Set("X-Request-Id", id)
+		h.Set("Cache-Control", "no-store") // what is served is personal (R4 §6.1.0.1; RFC 6749 §5.1)
+		h.Set("Date", s.now().Add(f.skew()).UTC().Format(http.TimeFormat))
+		rec := &recorder{ResponseWriter: w}
+		if wait(r, time.Duration(f.LatencyMS)*time.Millisecond) {
+			next.ServeHTTP(rec, r)
+		}
+		query := r.URL.RawQuery
+		if r.PostForm != nil && strings.HasSuffix(r.URL.Path, "/_search") {
+			query = strings.Trim(query+"&"+r.PostForm.Encode(), "&")
+		}
+		s.requests.add(Request{
+			At: s.now(), Method: r.Method, Path: r.URL.Path, Query: query, Status: rec.status,
+			Authorization: r.Header.Get("Authorization") != "", RequestID: id,
+		})
+	})
+}
+
+// wait delays an answer; it tells whether the client is still there.
+func wait(r *http.Request, d time.Duration) bool {
+	if d <= 0 {
+		return true
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-r.Context().Done():
+		return false
+	}
+}

@@ -1,0 +1,414 @@
+package sandbox
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+	"unique"
+)
+
+var (
+	errDate     = errors.New("not a FHIR date, dateTime or instant")
+	errResource = errors.New("not a FHIR resource")
+	errNotFound = errors.New("no such resource")
+)
+
+// typeName is the form of a resource type's name.
+var typeName = regexp.MustCompile(`^[A-Z][A-Za-z]{1,63}$`)
+
+// version is one state of a resource.
+type version struct {
+	place   place
+	updated int64  // meta.lastUpdated in nanoseconds since 1970
+	id      string // meta.versionId
+	deleted bool
+}
+
+func (v version) updatedAt() time.Time { return time.Unix(0, v.updated).UTC() }
+
+// tokenKind is the search parameter that a token answers.
+type tokenKind byte
+
+const (
+	byPatient tokenKind = iota
+	bySubject
+	byCategory
+	byCode
+	byIdentifier
+)
+
+// token is a value that a search can ask for. References keep "Type/id" in code.
+type token struct {
+	kind         tokenKind
+	system, code string
+}
+
+// entry is one resource with its versions, the newest last.
+type entry struct {
+	id       string
+	versions []version
+	tokens   []unique.Handle[token] // of the newest version; handles, because few values serve many resources
+}
+
+func (e *entry) newest() version { return e.versions[len(e.versions)-1] }
+
+func (e *entry) has(match func(token) bool) bool {
+	return slices.ContainsFunc(e.tokens, func(h unique.Handle[token]) bool { return match(h.Value()) })
+}
+
+// shelf holds the resources of one type in the order in which they came.
+type shelf struct {
+	entries   []*entry
+	byID      map[string]*entry
+	byPatient map[string][]*entry // "Patient/id" to the entries that name it, now or formerly
+	live      int
+}
+
+// store is the EHR's memory. It is safe for concurrent use.
+type store struct {
+	mu      sync.RWMutex
+	vault   *vault
+	shelves map[string]*shelf
+	last    int64 // the newest lastUpdated given by a write, so that the next one is later
+	count   int   // how many resources were loaded: the ordinal of the next one
+}
+
+func newStore() (*store, error) {
+	v, err := newVault()
+	if err != nil {
+		return nil, err
+	}
+	return &store{vault: v, shelves: map[string]*shelf{}}, nil
+}
+
+// Change is one thing that was done to the sandbox's data.
+type Change struct {
+	Verb    string `json:"verb"` // created, changed, invalidated or deleted
+	Type    string `json:"type"`
+	ID      string `json:"id"`
+	Version string `json:"version"`
+}
+
+// header is what the sandbox must know of any resource.
+type header struct {
+	typ, id string
+	version string    // meta.versionId, "" when absent
+	updated time.Time // meta.lastUpdated, zero when absent or not an instant
+}
+
+// readHeader reads the type, id and meta of a JSON object. It fails for what cannot be served under an id at all.
+func readHeader(raw []byte) (header, error) {
+	var h header
+	for _, m := range members(raw) {
+		value := raw[m.value.start:m.value.end]
+		switch m.key {
+		case "resourceType":
+			h.typ = textOf(value)
+		case "id":
+			h.id = textOf(value)
+			if h.id == "" || strings.ContainsAny(h.id, "/?# ") {
+				return h, fmt.Errorf("%w: its id is not a FHIR id", errResource)
+			}
+		case "meta":
+			h.version = getText(value, "versionId")
+			if t, err := time.Parse(time.RFC3339Nano, getText(value, "lastUpdated")); err == nil {
+				h.updated = t
+			}
+		}
+	}
+	if h.typ == "" {
+		return h, fmt.Errorf("%w: the JSON object has no resourceType", errResource)
+	}
+	if !typeName.MatchString(h.typ) {
+		return h, fmt.Errorf("%w: its resourceType is not the name of a type", errResource)
+	}
+	return h, nil
+}
+
+// withMeta gives the resource with meta.versionId and meta.lastUpdated as given; the rest of meta stays.
+func withMeta(raw []byte, versionID, lastUpdated string) []byte {
+	meta := []byte(get(raw, "meta"))
+	if len(meta) == 0 || meta[0] != '{' {
+		meta = []byte(`{}`)
+	}
+	meta = set(meta, "versionId", quote(versionID))
+	meta = set(meta, "lastUpdated", quote(lastUpdated), "versionId")
+	return set(raw, "meta", meta, "id", "resourceType")
+}
+
+// load adds a resource of the base data with an id. Where meta.versionId or meta.lastUpdated is missing it gives one
+// that depends on nothing but the order of loading: base plus step for each resource so far. It tells whether a
+// resource of the same type and id was there before.
+func (s *store) load(raw []byte, base time.Time, step time.Duration) (replaced bool, err error) {
+	h, err := readHeader(raw)
+	if err != nil {
+		return false, err
+	}
+	assigned := base.Add(time.Duration(s.count) * step)
+	s.count++
+	lastUpdated := getText(get(raw, "meta"), "lastUpdated")
+	if h.updated.IsZero() {
+		h.updated = assigned
+	}
+	if h.version == "" || lastUpdated == "" {
+		h.version = cmp.Or(h.version, "1")
+		raw = withMeta(raw, h.version, cmp.Or(lastUpdated, formatInstant(assigned)))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.keep(h, raw, true)
+}
+
+// keep stores a resource whose meta is final. With replace the earlier versions are forgotten.
+func (s *store) keep(h header, raw []byte, replace bool) (existed bool, err error) {
+	p, err := s.vault.put(raw)
+	if err != nil {
+		return false, err
+	}
+	sh := s.shelf(h.typ)
+	e, existed := sh.byID[h.id]
+	if !existed {
+		e = &entry{id: h.id}
+		sh.entries = append(sh.entries, e)
+		sh.byID[h.id] = e
+	}
+	if !existed || e.newest().deleted {
+		sh.live++
+	}
+	if replace {
+		e.versions = nil
+	}
+	v := version{place: p, updated: h.updated.UnixNano(), id: h.version}
+	e.versions = append(slices.Clip(e.versions), v)
+	e.tokens = tokensOf(h.typ, raw)
+	for _, t := range e.tokens {
+		if name := t.Value(); name.kind == byPatient {
+			list := sh.byPatient[name.code]
+			if !existed || !slices.Contains(list, e) {
+				sh.byPatient[name.code] = append(list, e)
+			}
+		}
+	}
+	s.last = max(s.last, v.updated)
+	return existed, nil
+}
+
+// revise rewrites a resource of the base data as it is, without a new version.
+func (s *store) revise(typ, id string, edit func([]byte) []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, ok := s.shelf(typ).byID[id]
+	if !ok {
+		return nil
+	}
+	raw, err := s.vault.get(e.newest().place)
+	if err != nil {
+		return err
+	}
+	h, err := readHeader(raw)
+	if err != nil {
+		return err
+	}
+	h.updated = e.newest().updatedAt()
+	_, err = s.keep(h, edit(raw), true)
+	return err
+}
+
+func (s *store) shelf(typ string) *shelf {
+	sh, ok := s.shelves[typ]
+	if !ok {
+		sh = &shelf{byID: map[string]*entry{}, byPatient: map[string][]*entry{}}
+		s.shelves[typ] = sh
+	}
+	return sh
+}
+
+// forget takes a resource out of the base data without a trace.
+func (s *store) forget(typ, id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sh, ok := s.shelves[typ]
+	if !ok {
+		return false
+	}
+	e, ok := sh.byID[id]
+	if !ok {
+		return false
+	}
+	delete(sh.byID, id)
+	is := func(other *entry) bool { return other == e }
+	sh.entries = slices.DeleteFunc(sh.entries, is)
+	for k, list := range sh.byPatient {
+		sh.byPatient[k] = slices.DeleteFunc(list, is)
+	}
+	sh.live--
+	return true
+}
+
+// write stores the next version of a resource: version + 1, and a lastUpdated later than any other (R4 §3.1.0.2, update).
+// It gives the resource as stored.
+func (s *store) write(raw []byte, now time.Time) (Change, []byte, error) {
+	h, err := readHeader(raw)
+	if err != nil {
+		return Change{}, nil, err
+	}
+	if h.id == "" {
+		h.id = "sandbox-" + randomText()
+		raw = set(raw, "id", quote(h.id), "resourceType")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := Change{Verb: "created", Type: h.typ, ID: h.id, Version: "1"}
+	if e, ok := s.shelf(h.typ).byID[h.id]; ok {
+		c.Verb, c.Version = "changed", e.nextVersion()
+	}
+	h.version, h.updated = c.Version, s.nextInstant(now)
+	raw = withMeta(raw, h.version, formatInstant(h.updated))
+	_, err = s.keep(h, raw, false)
+	return c, raw, err
+}
+
+// nextVersion counts on from a version id that is a number; an opaque one is followed by its ordinal.
+func (e *entry) nextVersion() string {
+	n, err := strconv.Atoi(e.newest().id)
+	if err != nil {
+		n = len(e.versions)
+	}
+	return strconv.Itoa(n + 1)
+}
+
+// nextInstant is now in whole milliseconds, or a millisecond after the last write when that is not before now.
+func (s *store) nextInstant(now time.Time) time.Time {
+	t := now.UTC().Truncate(time.Millisecond)
+	if last := time.Unix(0, s.last).UTC(); !t.After(last) {
+		t = last.Truncate(time.Millisecond).Add(time.Millisecond)
+	}
+	return t
+}
+
+// remove deletes a resource: reads answer 410 from then on, its history stays. A zero at means the next instant.
+func (s *store) remove(typ, id string, now time.Time) (Change, time.Time, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sh, ok := s.shelves[typ]
+	if !ok {
+		return Change{}, time.Time{}, fmt.Errorf("deleting a %s: %w", typ, errNotFound)
+	}
+	e, ok := sh.byID[id]
+	if !ok || e.newest().deleted {
+		return Change{}, time.Time{}, fmt.Errorf("deleting a %s: %w", typ, errNotFound)
+	}
+	at := s.nextInstant(now)
+	c := Change{Verb: "deleted", Type: typ, ID: id, Version: e.nextVersion()}
+	e.versions = append(slices.Clip(e.versions), version{updated: at.UnixNano(), id: c.Version, deleted: true})
+	e.tokens = nil
+	sh.live--
+	s.last = at.UnixNano()
+	return c, at, nil
+}
+
+// versionsOf gives all versions of a resource, the newest last; nil when it never was there.
+func (s *store) versionsOf(typ, id string) []version {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if sh, ok := s.shelves[typ]; ok {
+		if e, ok := sh.byID[id]; ok {
+			return slices.Clip(e.versions)
+		}
+	}
+	return nil
+}
+
+// counts gives how many live resources of each type there are; types without any are left out.
+func (s *store) counts() map[string]int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	out := make(map[string]int, len(s.shelves))
+	for typ, sh := range s.shelves {
+		if sh.live > 0 {
+			out[typ] = sh.live
+		}
+	}
+	return out
+}
+
+// types lists the types that were ever there, sorted.
+func (s *store) types() []string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.Sorted(maps.Keys(s.shelves))
+}
+
+// each walks the live resources of a type in the order in which they came, until fn says false.
+func (s *store) each(typ string, fn func(id string, raw json.RawMessage) bool) error {
+	s.mu.RLock()
+	var hits []hit
+	if sh, ok := s.shelves[typ]; ok {
+		for _, e := range sh.entries {
+			if v := e.newest(); !v.deleted {
+				hits = append(hits, hit{e, v})
+			}
+		}
+	}
+	s.mu.RUnlock()
+	for _, h := range hits {
+		raw, err := s.vault.get(h.version.place)
+		if err != nil {
+			return err
+		}
+		if !fn(h.entry.id, raw) {
+			break
+		}
+	}
+	return nil
+}
+
+// first is the id of the first live resource of a type, "" when there is none.
+func (s *store) first(typ string) string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if sh, ok := s.shelves[typ]; ok {
+		for _, e := range sh.entries {
+			if !e.newest().deleted {
+				return e.id
+			}
+		}
+	}
+	return ""
+}
+
+// hit is a resource as a search found it.
+type hit struct {
+	entry   *entry
+	version version
+}
+
+// find lists the live resources of a type that match, in the order in which they came. With patient set ("Patient/id")
+// only that patient's resources are looked at.
+func (s *store) find(typ, patient string, match func(*entry, version) bool) []hit {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	sh, ok := s.shelves[typ]
+	if !ok {
+		return nil
+	}
+	candidates := sh.entries
+	if patient != "" {
+		candidates = sh.byPatient[patient]
+	}
+	var out []hit
+	for _, e := range candidates {
+		if v := e.newest(); !v.deleted && match(e, v) {
+			out = append(out, hit{e, v})
+		}
+	}
+	return out
+}

@@ -1,0 +1,93 @@
+package sandbox
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+	"unique"
+)
+
+// tokensOf lists what a resource can be searched by: patient, subject, category, code and identifier. Shapes that are
+// not FHIR's are passed over: what is served may be invalid on purpose.
+func tokensOf(typ string, raw []byte) []unique.Handle[token] {
+	var out []token
+	for _, m := range members(raw) {
+		value := raw[m.value.start:m.value.end]
+		switch m.key {
+		case "patient", "subject":
+			ref := localReference(getText(value, "reference"))
+			if ref == "" {
+				continue
+			}
+			if m.key == "subject" {
+				out = append(out, token{kind: bySubject, code: ref})
+			}
+			if strings.HasPrefix(ref, "Patient/") {
+				out = append(out, token{kind: byPatient, code: ref})
+			}
+		case "category":
+			out = append(out, conceptTokens(byCategory, typ, value)...)
+		case "code", "medicationCodeableConcept":
+			out = append(out, conceptTokens(byCode, typ, value)...)
+		case "identifier":
+			for _, item := range oneOrMany(value) {
+				if v := getText(item, "value"); v != "" {
+					out = append(out, token{byIdentifier, getText(item, "system"), v})
+				}
+			}
+		}
+	}
+	handles := make([]unique.Handle[token], 0, len(out))
+	for _, t := range out {
+		if h := unique.Make(t); !slices.Contains(handles, h) {
+			handles = append(handles, h)
+		}
+	}
+	return handles
+}
+
+// allergyCategory is the implicit system of AllergyIntolerance.category, which is a code and no CodeableConcept.
+const allergyCategory = "http://hl7.org/fhir/allergy-intolerance-category"
+
+func conceptTokens(kind tokenKind, typ string, value []byte) []token {
+	var out []token
+	for _, item := range oneOrMany(value) {
+		if code := textOf(item); code != "" && typ == "AllergyIntolerance" {
+			out = append(out, token{kind, allergyCategory, code})
+		}
+		codings := get(item, "coding")
+		for _, s := range elements(codings) {
+			coding := codings[s.start:s.end]
+			if code := getText(coding, "code"); code != "" {
+				out = append(out, token{kind, getText(coding, "system"), code})
+			}
+		}
+	}
+	return out
+}
+
+// oneOrMany gives the elements of an array, or the value itself.
+func oneOrMany(value []byte) [][]byte {
+	if !bytes.HasPrefix(value, []byte("[")) {
+		return [][]byte{value}
+	}
+	var out [][]byte
+	for _, s := range elements(value) {
+		out = append(out, value[s.start:s.end])
+	}
+	return out
+}
+
+// localReference shortens a reference to "Type/id": a version and what stands before the type are cut off. It is ""
+// for references that name no resource of a server (#contained, urn:uuid:, conditional ones).
+func localReference(ref string) string {
+	if ref == "" || strings.ContainsAny(ref, "#?") || strings.HasPrefix(ref, "urn:") {
+		return ""
+	}
+	ref, _, _ = strings.Cut(ref, "/_history/")
+	parts := strings.Split(ref, "/")
+	if len(parts) < 2 {
+		return ""
+	}
+	return strings.Join(parts[len(parts)-2:], "/")
+}
