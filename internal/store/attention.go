@@ -1,0 +1,56 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/cura-health/ehr-sync/internal/cura"
+)
+
+// Waiting is one thing that waits for a person: since when, why, and the command that moves it on.
+type Waiting struct {
+	Connection cura.ConnectionID `json:"connection_id"`
+	// What is onboarding, type-off, dead-letter or review.
+	What  string    `json:"what"`
+	Since time.Time `json:"since"`
+	Why   string    `json:"why"`
+	// Commands hold CONNECTION where the connection's name belongs.
+	Commands []string `json:"commands"`
+}
+
+// waitingSQL is everything in the org that waits for a person. It names no patient.
+const waitingSQL = `
+	SELECT connection_id, 'onboarding' AS what, attention_since AS since, why, commands
+	FROM sync.connections WHERE org_id = $1 AND health = 'attention' AND removed_at IS NULL
+	UNION ALL
+	SELECT connection_id, 'type-off', off_since, resource_type || ' is switched off: ' || reason,
+		ARRAY['starter connection show CONNECTION', 'starter sync CONNECTION']
+	FROM sync.type_switches WHERE org_id = $1
+	UNION ALL
+	SELECT connection_id, 'dead-letter', opened_at, resource_type || ' gave up after ' || attempts || ' attempts: ' || detail,
+		ARRAY['starter dead-letters show ' || dead_letter_id, 'starter dead-letters replay ' || dead_letter_id]
+	FROM sync.dead_letters WHERE org_id = $1 AND state = 'open'
+	UNION ALL
+	SELECT connection_id, 'review', min(opened_at), count(*) || ' patients wait for a decision: ' || reason,
+		ARRAY['starter connection show CONNECTION']
+	FROM sync.reviews WHERE org_id = $1 AND closed_at IS NULL GROUP BY connection_id, reason`
+
+// Attention lists what waits for a person in the org, oldest first.
+func (tx *Tx) Attention(ctx context.Context) ([]Waiting, error) {
+	rows, err := tx.tx.Query(ctx, `SELECT * FROM (`+waitingSQL+`) waiting ORDER BY since`, tx.org)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[Waiting])
+}
+
+// RefreshAttention sets the directory's flag of a connection to whether anything of it waits for a person, so that a
+// look across orgs need only enter those that do.
+func (tx *Tx) RefreshAttention(ctx context.Context, id cura.ConnectionID) error {
+	_, err := tx.tx.Exec(ctx, `
+		UPDATE directory.connections SET attention = EXISTS (SELECT FROM (`+waitingSQL+`) waiting WHERE waiting.connection_id = $2)
+		WHERE org_id = $1 AND connection_id = $2`, tx.org, id)
+	return err
+}

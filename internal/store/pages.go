@@ -1,0 +1,286 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/cura-health/ehr-sync/internal/audit"
+	"github.com/cura-health/ehr-sync/internal/cura"
+)
+
+// Outcome is what became of one resource that the EHR served.
+type Outcome string
+
+// The outcomes; every resource served has exactly one.
+const (
+	Stored      Outcome = "stored"
+	Unchanged   Outcome = "unchanged"
+	Quarantined Outcome = "quarantined"
+	InReview    Outcome = "in_review"
+	Withheld    Outcome = "withheld"
+)
+
+// Reason is why a resource was quarantined: an element path and words, never a value.
+type Reason struct {
+	Path string `json:"path"`
+	Text string `json:"text"`
+}
+
+// Item is one resource of a page with its outcome. A page holds each EHRID at most once with an outcome other than
+// Unchanged.
+type Item struct {
+	EHRID       string
+	Hash        [32]byte
+	VersionID   string
+	LastUpdated *time.Time
+	// Raw is the resource as received; nil for one above the size cap.
+	Raw      []byte
+	RawBytes int64
+
+	Outcome Outcome
+	// Landing is the row of this very version where it has landed before, and is only looked at again because its
+	// patient has been linked since; 0: it lands now.
+	Landing int64
+	// WaitsForPatient is the EHR id of the patient that must be linked before the outcome can be another.
+	WaitsForPatient string
+	Reasons         []Reason         // for Quarantined
+	ReviewReason    string           // for a patient InReview
+	Candidates      []cura.ProfileID // for a patient InReview
+	Record          cura.Record      // for Stored
+	Profile         cura.ProfileID   // for Stored
+	// MatchedBy is set for a patient that is linked for the first time: "new" or the kind of identifier.
+	MatchedBy string
+}
+
+// Head is the newest version of a resource that has landed, and what became of it.
+type Head struct {
+	Hash            []byte
+	LastUpdated     *time.Time
+	Landing         int64
+	Outcome         Outcome
+	WaitsForPatient string
+}
+
+// Heads reads the heads of the resources named by ids.
+func (tx *Tx) Heads(ctx context.Context, connection cura.ConnectionID, t cura.ResourceType, ids []string) (map[string]Head, error) {
+	rows, err := tx.tx.Query(ctx, `
+		SELECT ehr_id, content_hash, last_updated, landing_id, outcome, coalesce(waits_for_patient, '') FROM sync.resources
+		WHERE org_id = $1 AND connection_id = $2 AND resource_type = $3 AND ehr_id = ANY($4)`, tx.org, connection, t, ids)
+	if err != nil {
+		return nil, err
+	}
+	heads := make(map[string]Head, len(ids))
+	var id string
+	var h Head
+	_, err = pgx.ForEachRow(rows, []any{&id, &h.Hash, &h.LastUpdated, &h.Landing, &h.Outcome, &h.WaitsForPatient}, func() error {
+		heads[id] = h
+		h.Hash = nil
+		return nil
+	})
+	return heads, err
+}
+
+// ApplyPage writes one page: landing, heads, Cura rows, quarantine, reviews, counts, audit, and the cursor or watermark,
+// all or nothing. It returns the counts of the page.
+func (tx *Tx) ApplyPage(ctx context.Context, pass Pass, mappingVersion string, items []Item, advance Advance) (cura.Counts, error) {
+	if err := tx.renewLease(ctx, pass); err != nil {
+		return cura.Counts{}, err
+	}
+	counts, err := tx.applyItems(ctx, pass, mappingVersion, items)
+	if err != nil {
+		return cura.Counts{}, err
+	}
+	var batch pgx.Batch
+	tx.countPage(&batch, pass, counts, advance.Next == "")
+	tx.advance(&batch, pass, advance)
+	if err := tx.tx.SendBatch(ctx, &batch).Close(); err != nil {
+		return cura.Counts{}, err
+	}
+	if advance.Next == "" {
+		if err := tx.recover(ctx, pass); err != nil {
+			return cura.Counts{}, err
+		}
+	}
+	tx.Audit(audit.Record{
+		Kind: audit.PageRead, Connection: pass.Connection, Run: pass.Run, Outcome: audit.Success,
+		Details: map[string]any{"type": pass.Type, "counts": counts, "last_page": advance.Next == ""},
+	})
+	return counts, nil
+}
+
+// ApplyPatient writes what the pilot read of one patient, without cursor, watermark or lease: a pilot is read whole.
+func (tx *Tx) ApplyPatient(ctx context.Context, pass Pass, mappingVersion string, items []Item) (cura.Counts, error) {
+	counts, err := tx.applyItems(ctx, pass, mappingVersion, items)
+	if err != nil {
+		return cura.Counts{}, err
+	}
+	var batch pgx.Batch
+	tx.countPage(&batch, pass, counts, true)
+	tx.Audit(audit.Record{
+		Kind: audit.PageRead, Connection: pass.Connection, Run: pass.Run, Outcome: audit.Success,
+		Details: map[string]any{"type": pass.Type, "counts": counts},
+	})
+	return counts, tx.tx.SendBatch(ctx, &batch).Close()
+}
+
+func (tx *Tx) countPage(batch *pgx.Batch, pass Pass, c cura.Counts, done bool) {
+	batch.Queue(`
+		INSERT INTO sync.run_counts AS r (org_id, run_id, resource_type, served, landed, stored, unchanged, quarantined, in_review, withheld, done)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+		ON CONFLICT (org_id, run_id, resource_type) DO UPDATE
+			SET served = r.served + excluded.served, landed = r.landed + excluded.landed, stored = r.stored + excluded.stored,
+				unchanged = r.unchanged + excluded.unchanged, quarantined = r.quarantined + excluded.quarantined,
+				in_review = r.in_review + excluded.in_review, withheld = r.withheld + excluded.withheld, done = excluded.done`,
+		tx.org, pass.Run, pass.Type, c.Served, c.Landed, c.Stored, c.Unchanged, c.Quarantined, c.InReview, c.Withheld, done)
+}
+
+// applyItems lands what changed and writes its outcome.
+func (tx *Tx) applyItems(ctx context.Context, pass Pass, mappingVersion string, items []Item) (cura.Counts, error) {
+	var counts cura.Counts
+	var changed []Item
+	for _, it := range items {
+		counts.Served++
+		switch it.Outcome {
+		case Unchanged:
+			counts.Unchanged++
+			continue
+		case Stored:
+			counts.Stored++
+		case Quarantined:
+			counts.Quarantined++
+		case InReview:
+			counts.InReview++
+		case Withheld:
+			counts.Withheld++
+		}
+		changed = append(changed, it)
+	}
+	if len(changed) == 0 {
+		return counts, nil
+	}
+	landed, fresh, err := tx.land(ctx, pass, changed)
+	if err != nil {
+		return cura.Counts{}, err
+	}
+	counts.Landed = fresh
+
+	var batch pgx.Batch
+	tx.putHeads(&batch, pass, changed, landed)
+	if err := tx.putOutcomes(&batch, pass, changed, landed); err != nil {
+		return cura.Counts{}, err
+	}
+	if err := tx.putRecords(&batch, pass, mappingVersion, changed, landed); err != nil {
+		return cura.Counts{}, err
+	}
+	return counts, tx.tx.SendBatch(ctx, &batch).Close()
+}
+
+// land keeps the raw versions that are new, and returns the landing ids of all by EHR id, and how many are new.
+func (tx *Tx) land(ctx context.Context, pass Pass, items []Item) (landed map[string]int64, fresh int, err error) {
+	landed = make(map[string]int64, len(items))
+	var ids, versions []string
+	var hashes, raws [][]byte
+	var updated []*time.Time
+	var sizes []int64
+	for _, it := range items {
+		if it.Landing != 0 {
+			landed[it.EHRID] = it.Landing
+			continue
+		}
+		var raw []byte
+		if it.Raw != nil {
+			raw = tx.store.encoder.EncodeAll(it.Raw, nil)
+		}
+		ids, hashes, versions = append(ids, it.EHRID), append(hashes, it.Hash[:]), append(versions, it.VersionID)
+		updated, raws, sizes = append(updated, it.LastUpdated), append(raws, raw), append(sizes, it.RawBytes)
+	}
+	rows, err := tx.tx.Query(ctx, `
+		INSERT INTO sync.landing (org_id, connection_id, resource_type, ehr_id, content_hash, version_id, last_updated, raw, raw_bytes, run_id)
+		SELECT $1, $2, $3, p.ehr_id, p.content_hash, p.version_id, p.last_updated, p.raw, p.raw_bytes, $10
+		FROM unnest($4::text[], $5::bytea[], $6::text[], $7::timestamptz[], $8::bytea[], $9::bigint[])
+			AS p (ehr_id, content_hash, version_id, last_updated, raw, raw_bytes)
+		RETURNING ehr_id, landing_id`,
+		tx.org, pass.Connection, pass.Type, ids, hashes, versions, updated, raws, sizes, pass.Run)
+	if err != nil {
+		return nil, 0, err
+	}
+	var id string
+	var landing int64
+	_, err = pgx.ForEachRow(rows, []any{&id, &landing}, func() error {
+		landed[id] = landing
+		return nil
+	})
+	return landed, len(ids), err
+}
+
+func (tx *Tx) putHeads(batch *pgx.Batch, pass Pass, items []Item, landed map[string]int64) {
+	n := len(items)
+	ids, hashes, updated := make([]string, n), make([][]byte, n), make([]*time.Time, n)
+	landings, outcomes, waits := make([]int64, n), make([]string, n), make([]*string, n)
+	for i, it := range items {
+		ids[i], hashes[i], updated[i] = it.EHRID, it.Hash[:], it.LastUpdated
+		landings[i], outcomes[i] = landed[it.EHRID], string(it.Outcome)
+		if it.WaitsForPatient != "" {
+			waits[i] = &it.WaitsForPatient
+		}
+	}
+	batch.Queue(`
+		INSERT INTO sync.resources (org_id, connection_id, resource_type, ehr_id, content_hash, last_updated, landing_id, outcome, waits_for_patient)
+		SELECT $1, $2, $3, * FROM unnest($4::text[], $5::bytea[], $6::timestamptz[], $7::bigint[], $8::text[], $9::text[])
+		ON CONFLICT (org_id, connection_id, resource_type, ehr_id) DO UPDATE
+			SET content_hash = excluded.content_hash, last_updated = excluded.last_updated, landing_id = excluded.landing_id,
+				outcome = excluded.outcome, waits_for_patient = excluded.waits_for_patient`,
+		tx.org, pass.Connection, pass.Type, ids, hashes, updated, landings, outcomes, waits)
+	// What was set aside before has a new outcome now.
+	for _, table := range []string{"sync.quarantine", "sync.reviews"} {
+		batch.Queue(`
+			UPDATE `+table+` SET closed_at = now()
+			WHERE org_id = $1 AND connection_id = $2 AND resource_type = $3 AND ehr_id = ANY($4) AND closed_at IS NULL`,
+			tx.org, pass.Connection, pass.Type, ids)
+	}
+}
+
+// putOutcomes opens quarantine and review rows, each with an audit record that gives the same reason.
+func (tx *Tx) putOutcomes(batch *pgx.Batch, pass Pass, items []Item, landed map[string]int64) error {
+	reviews := false
+	for _, it := range items {
+		switch {
+		case it.Outcome == Quarantined:
+			id := uuid.NewString()
+			reasons, err := json.Marshal(it.Reasons)
+			if err != nil {
+				return err
+			}
+			batch.Queue(`
+				INSERT INTO sync.quarantine (org_id, quarantine_id, connection_id, resource_type, ehr_id, landing_id, reasons)
+				VALUES ($1, $2, $3, $4, $5, $6, $7)`, tx.org, id, pass.Connection, pass.Type, it.EHRID, landed[it.EHRID], string(reasons))
+			tx.Audit(audit.Record{
+				Kind: audit.ResourceRejected, Connection: pass.Connection, Run: pass.Run, Outcome: audit.Failure,
+				Details: map[string]any{"quarantine": id, "type": pass.Type, "reasons": it.Reasons},
+			})
+		case it.Outcome == InReview && it.ReviewReason != "":
+			reviews = true
+			id := uuid.NewString()
+			candidates := make([]string, len(it.Candidates))
+			for i, c := range it.Candidates {
+				candidates[i] = string(c)
+			}
+			batch.Queue(`
+				INSERT INTO sync.reviews (org_id, review_id, connection_id, resource_type, ehr_id, landing_id, reason, candidates)
+				VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
+				tx.org, id, pass.Connection, pass.Type, it.EHRID, landed[it.EHRID], it.ReviewReason, candidates)
+			tx.Audit(audit.Record{
+				Kind: audit.ReviewOpened, Connection: pass.Connection, Run: pass.Run, Outcome: audit.Failure,
+				Details: map[string]any{"review": id, "type": pass.Type, "reason": it.ReviewReason},
+			})
+		}
+	}
+	if reviews {
+		batch.Queue(`UPDATE directory.connections SET attention = true WHERE org_id = $1 AND connection_id = $2`, tx.org, pass.Connection)
+	}
+	return nil
+}
