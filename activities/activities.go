@@ -1,0 +1,93 @@
+// Package activities holds the effects that workflows decide on: reading an EHR, writing Cura's database, alerting.
+// One file a flow, with the input and result of each activity beside it. What crosses into Temporal holds opaque ids,
+// counts and words; never PHI.
+package activities
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/client"
+
+	"github.com/cura-health/ehr-sync/internal/config"
+	"github.com/cura-health/ehr-sync/internal/cura"
+	"github.com/cura-health/ehr-sync/internal/ehr"
+	"github.com/cura-health/ehr-sync/internal/fhir"
+	"github.com/cura-health/ehr-sync/internal/secrets"
+	"github.com/cura-health/ehr-sync/internal/store"
+)
+
+// Activities holds what the activities share. Its exported methods that take a context are the activities.
+type Activities struct {
+	store     *store.Store
+	sealer    *secrets.Sealer
+	cfg       config.Config
+	temporal  client.Client
+	validator *fhir.Validator
+	webhook   *http.Client
+	log       *slog.Logger
+
+	mu      sync.Mutex
+	clients map[cura.ConnectionID]openClient
+}
+
+// openClient is an EHR client with the version of the settings that it was opened with. It is kept between activities
+// so that its token and its connections are.
+type openClient struct {
+	client  *ehr.Client
+	version string
+}
+
+// New makes the activities.
+func New(s *store.Store, sealer *secrets.Sealer, cfg config.Config, temporal client.Client, log *slog.Logger) (*Activities, error) {
+	validator, err := fhir.NewValidator()
+	if err != nil {
+		return nil, err
+	}
+	return &Activities{
+		store: s, sealer: sealer, cfg: cfg, temporal: temporal, validator: validator, log: log,
+		webhook: &http.Client{Timeout: 10 * time.Second},
+		clients: map[cura.ConnectionID]openClient{},
+	}, nil
+}
+
+// Close closes the EHR clients.
+func (a *Activities) Close() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, c := range a.clients {
+		c.client.Close()
+	}
+	a.clients = map[cura.ConnectionID]openClient{}
+}
+
+// Target names a connection of an org: the input of most activities.
+type Target struct {
+	Org        cura.OrgID        `json:"org"`
+	Connection cura.ConnectionID `json:"connection"`
+}
+
+// heartbeat keeps a long activity alive and its cancellation quick while fn runs. What it tells is for the Web UI.
+func heartbeat(ctx context.Context, every time.Duration, details func() any) (stop func()) {
+	done := make(chan struct{})
+	var once sync.Once
+	go func() {
+		ticker := time.NewTicker(every)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+				activity.RecordHeartbeat(ctx, details())
+			}
+		}
+	}()
+	return func() { once.Do(func() { close(done) }) }
+}

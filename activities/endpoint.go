@@ -1,0 +1,61 @@
+package activities
+
+import (
+	"context"
+	"time"
+
+	"github.com/cura-health/ehr-sync/internal/audit"
+	"github.com/cura-health/ehr-sync/internal/cura"
+	"github.com/cura-health/ehr-sync/internal/ehr"
+	"github.com/cura-health/ehr-sync/internal/store"
+)
+
+// EndpointResult is what the workflow needs of an endpoint test; the report itself is in the database.
+type EndpointResult struct {
+	Verdict   cura.Verdict        `json:"verdict"`
+	Checks    int                 `json:"checks"`
+	Problems  []cura.Check        `json:"problems,omitempty"`
+	Forbidden []cura.ResourceType `json:"forbidden,omitempty"`
+}
+
+// TestEndpoint tests a connection's endpoints and keeps the report. A failed check is a result, not an error.
+func (a *Activities) TestEndpoint(ctx context.Context, in Target) (EndpointResult, error) {
+	defer heartbeat(ctx, 2*time.Second, func() any { return "testing" })()
+	report, err := a.RunEndpointTest(ctx, in, audit.Worker)
+	result := EndpointResult{Verdict: report.Verdict(), Checks: len(report.Checks), Forbidden: report.Forbidden}
+	for _, c := range report.Checks {
+		if c.Verdict != cura.VerdictOK {
+			result.Problems = append(result.Problems, c)
+		}
+	}
+	return result, temporalError(ctx, err)
+}
+
+// RunEndpointTest is TestEndpoint without Temporal, for `starter test`. Types that answer 403 are switched off, and
+// those that answer again are switched on.
+func (a *Activities) RunEndpointTest(ctx context.Context, in Target, actor string) (cura.EndpointReport, error) {
+	conn, cfg, err := a.settings(ctx, in)
+	if err != nil {
+		return cura.EndpointReport{}, err
+	}
+	report := ehr.Test(ctx, cfg, ehr.TestOptions{Types: conn.Types})
+	err = a.store.InOrg(ctx, in.Org, func(tx *store.Tx) error {
+		if err := tx.PutEndpointTest(ctx, in.Connection, report, actor); err != nil {
+			return err
+		}
+		for _, t := range report.Forbidden {
+			if err := tx.SwitchTypeOff(ctx, in.Connection, t, "the EHR forbids it (403)"); err != nil {
+				return err
+			}
+		}
+		for _, c := range report.Checks {
+			if c.Name == ehr.CheckRead && c.Verdict == cura.VerdictOK {
+				if err := tx.SwitchTypeOn(ctx, in.Connection, c.Type); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	return report, err
+}

@@ -1,0 +1,175 @@
+package activities_test
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/testsuite"
+
+	"github.com/cura-health/ehr-sync/activities"
+	"github.com/cura-health/ehr-sync/internal/config"
+	"github.com/cura-health/ehr-sync/internal/cura"
+	"github.com/cura-health/ehr-sync/internal/sandbox"
+	"github.com/cura-health/ehr-sync/internal/secrets"
+	"github.com/cura-health/ehr-sync/internal/store"
+	"github.com/cura-health/ehr-sync/internal/store/storetest"
+)
+
+// cluster is the PostgreSQL of this package's tests.
+var cluster *storetest.Cluster
+
+func TestMain(m *testing.M) {
+	os.Exit(storetest.Main(m, func(c *storetest.Cluster) { cluster = c }))
+}
+
+// hospital is an org with a connection to a sandbox EHR, and the activities on it, run without a Temporal server.
+type hospital struct {
+	db      *storetest.DB
+	ehr     *sandbox.Server
+	target  activities.Target
+	shadow  activities.Target
+	a       *activities.Activities
+	env     *testsuite.TestActivityEnvironment
+	baseURL string
+}
+
+// options are what a test changes of a hospital.
+type options struct {
+	sandbox sandbox.Config
+	types   []cura.ResourceType
+	config  func(*config.Config)
+	match   string
+}
+
+func newHospital(t *testing.T, o options) *hospital {
+	t.Helper()
+	ctx := t.Context()
+	h := &hospital{db: cluster.New(t)}
+	if o.sandbox.Patients == 0 {
+		o.sandbox.Patients = 12
+	}
+	o.sandbox.StateDir = t.TempDir()
+	ehr, err := sandbox.Start(ctx, o.sandbox)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, ehr.Close()) })
+	h.ehr, h.baseURL = ehr, ehr.BaseURL()
+
+	keyFile := filepath.Join(t.TempDir(), "key.json")
+	require.NoError(t, secrets.GenerateKeyFile(keyFile))
+	sealer, err := secrets.Open(keyFile)
+	require.NoError(t, err)
+	org, err := h.db.AddOrg(ctx, "hospital", "test")
+	require.NoError(t, err)
+	sandboxOrg, err := h.db.SandboxOf(ctx, org.ID)
+	require.NoError(t, err)
+
+	types := o.types
+	if types == nil {
+		types = cura.ResourceTypes()
+	}
+	match := o.match
+	if match == "" {
+		match = "mrn:" + ehr.MRNSystem()
+	}
+	strategy, err := cura.ParseMatchStrategy(match)
+	require.NoError(t, err)
+	c := cura.Connection{
+		ID: cura.ConnectionID(uuid.NewString()), Name: "main", BaseURL: ehr.BaseURL(), ClientID: ehr.ClientID(), CAPEM: string(ehr.CAPEM()),
+		Match: strategy, EHRProfile: "generic", Types: types,
+	}
+	for _, typ := range types {
+		c.Scopes = append(c.Scopes, "system/"+string(typ)+".rs")
+	}
+	sealed, err := sealer.Seal(org.ID, c.ID, secrets.ClientSecret, ehr.ClientSecret())
+	require.NoError(t, err)
+	require.NoError(t, h.db.InOrg(ctx, org.ID, func(tx *store.Tx) error {
+		if err := tx.AddConnection(ctx, c, "", "test"); err != nil {
+			return err
+		}
+		return tx.PutCredential(ctx, c.ID, string(secrets.ClientSecret), sealed, "test")
+	}))
+	h.target = activities.Target{Org: org.ID, Connection: c.ID}
+	h.shadow = activities.Target{Org: sandboxOrg, Connection: cura.ConnectionID(uuid.NewString())}
+	c.ID, c.ClientID = h.shadow.Connection, "none"
+	require.NoError(t, h.db.InOrg(ctx, sandboxOrg, func(tx *store.Tx) error { return tx.AddConnection(ctx, c, h.target.Connection, "test") }))
+
+	cfg, err := config.Read()
+	require.NoError(t, err)
+	cfg.PageSize = 7
+	cfg.RetryAttempts, cfg.RetryInitial, cfg.RetryMax = 3, time.Millisecond, 2*time.Millisecond
+	if o.config != nil {
+		o.config(&cfg)
+	}
+	h.a, err = activities.New(h.db.Store, sealer, cfg, nil, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	t.Cleanup(h.a.Close)
+	var suite testsuite.WorkflowTestSuite
+	h.env = suite.NewTestActivityEnvironment()
+	h.env.SetTestTimeout(2 * time.Minute)
+	for _, activity := range []any{
+		h.a.TestEndpoint, h.a.RunPilot, h.a.PurgePilot, h.a.BeginRun, h.a.FinishRun, h.a.GiveUp, h.a.RecordStanding, h.a.EvaluateWindow, h.a.PullType,
+	} {
+		h.env.RegisterActivity(activity)
+	}
+	return h
+}
+
+// run executes an activity and gives its result.
+func run[T any](t *testing.T, h *hospital, activity, in any) (T, error) {
+	t.Helper()
+	var result T
+	value, err := h.env.ExecuteActivity(activity, in)
+	if err == nil && value.HasValue() {
+		require.NoError(t, value.Get(&result))
+	}
+	return result, err
+}
+
+// begin opens a run.
+func (h *hospital) begin(t *testing.T, kind cura.RunKind) string {
+	t.Helper()
+	id := uuid.NewString()
+	_, err := run[activities.BeginResult](t, h, h.a.BeginRun, activities.BeginInput{Target: h.target, Run: id, Kind: kind, WorkflowID: "test"})
+	require.NoError(t, err)
+	return id
+}
+
+// pull reads a type to its end, as the workflow would, and gives the sum.
+func (h *hospital) pull(t *testing.T, in activities.PullInput) (cura.Counts, error) {
+	t.Helper()
+	in.Target = h.target
+	var sum cura.Counts
+	for range 200 {
+		result, err := run[activities.PullResult](t, h, h.a.PullType, in)
+		sum = sum.Plus(result.Counts)
+		if err != nil || result.Done {
+			return sum, err
+		}
+	}
+	require.Fail(t, "the pass never ends")
+	return sum, nil
+}
+
+// pullAll reads everything as one run.
+func (h *hospital) pullAll(t *testing.T, kind cura.RunKind) map[cura.ResourceType]cura.Counts {
+	t.Helper()
+	id := h.begin(t, kind)
+	all := map[cura.ResourceType]cura.Counts{}
+	for _, typ := range cura.ResourceTypes() {
+		counts, err := h.pull(t, activities.PullInput{Run: id, Type: typ, Full: kind == cura.RunBackfill})
+		require.NoError(t, err, typ)
+		all[typ] = counts
+	}
+	return all
+}
+
+// stored counts what is really in a table, past row level security.
+func (h *hospital) stored(t *testing.T, sql string, args ...any) int64 {
+	t.Helper()
+	return storetest.Query[int64](t, h.db, sql, args...)[0]
+}

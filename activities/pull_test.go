@@ -1,0 +1,267 @@
+package activities_test
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/cura-health/ehr-sync/activities"
+	"github.com/cura-health/ehr-sync/internal/config"
+	"github.com/cura-health/ehr-sync/internal/cura"
+	"github.com/cura-health/ehr-sync/internal/fault"
+	"github.com/cura-health/ehr-sync/internal/sandbox"
+	"github.com/cura-health/ehr-sync/internal/store/storetest"
+)
+
+func TestEverythingServedIsStoredAndASecondReadStoresNothing(t *testing.T) {
+	t.Parallel()
+	h := newHospital(t, options{})
+	served := h.ehr.Counts()
+	for typ, counts := range h.pullAll(t, cura.RunBackfill) {
+		require.Equal(t, served[string(typ)], counts.Served, typ)
+		require.Equal(t, counts.Served, counts.Stored, typ)
+		require.Equal(t, counts.Served, counts.Landed, typ)
+		require.True(t, counts.Balanced(), typ)
+	}
+	tables := map[string]string{
+		"Patient": "cura.profiles", "AllergyIntolerance": "cura.allergies", "Observation": "labs.observations", "Encounter": "cura.visits", "Consent": "cura.consent_log",
+	}
+	for typ, table := range tables {
+		require.EqualValues(t, served[typ], h.stored(t, "SELECT count(*) FROM "+table), table)
+	}
+	require.EqualValues(t, served["MedicationRequest"]+served["MedicationStatement"], h.stored(t, "SELECT count(*) FROM cura.medications"))
+
+	for typ, counts := range h.pullAll(t, cura.RunBackfill) {
+		require.Equal(t, cura.Counts{Served: served[string(typ)], Unchanged: served[string(typ)]}, counts, typ)
+	}
+}
+
+func TestTheIncrementalReadBringsWhatChanged(t *testing.T) {
+	t.Parallel()
+	h := newHospital(t, options{})
+	h.pullAll(t, cura.RunBackfill)
+	rehearsal, err := h.ehr.Rehearse(t.Context())
+	require.NoError(t, err)
+	var sum cura.Counts
+	for _, counts := range h.pullAll(t, cura.RunIncremental) {
+		sum = sum.Plus(counts)
+	}
+	require.Equal(t, len(rehearsal.Done), sum.Landed, "each resource that was touched lands once")
+	require.Equal(t, sum.Landed, sum.Stored+sum.Quarantined)
+	require.Positive(t, sum.Quarantined, "the rehearsal makes one invalid")
+	require.True(t, sum.Balanced())
+	sum = cura.Counts{}
+	for _, counts := range h.pullAll(t, cura.RunIncremental) {
+		sum = sum.Plus(counts)
+	}
+	require.Zero(t, sum.Landed, "the overlap is read again and changes nothing")
+	require.Positive(t, sum.Unchanged)
+}
+
+// TestServersAsTheyAre: what real servers do to pages; nothing is lost, nothing is doubled.
+func TestServersAsTheyAre(t *testing.T) {
+	t.Parallel()
+	for name, faults := range map[string]sandbox.Faults{
+		"a Bundle without total":                 {NoTotal: true},
+		"an empty page with next":                {EmptyPage: true},
+		"duplicate rows across pages":            {DuplicateRows: true},
+		"relative next links":                    {RelativeNext: true},
+		"one request in three throttled":         {Throttle: sandbox.Throttle{EveryN: 3}},
+		"one request in five fails":              {ErrorRate: 0.2},
+		"a slow server":                          {LatencyMS: 5},
+		"page links that can be used once":       {PageExpiresAfterUses: 1},
+		"a token that dies on the way":           {TokenLifetimeSeconds: 1},
+		"a server whose clock is an hour behind": {ClockSkewSeconds: -3600},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHospital(t, options{sandbox: sandbox.Config{Faults: faults}, config: func(c *config.Config) { c.RetryAttempts = 20 }})
+			served := h.ehr.Counts()
+			for typ, counts := range h.pullAll(t, cura.RunBackfill) {
+				require.Equal(t, served[string(typ)], counts.Stored, typ)
+				require.Equal(t, served[string(typ)], counts.Landed, typ)
+				require.True(t, counts.Balanced(), typ)
+				require.GreaterOrEqual(t, counts.Served, counts.Stored, typ)
+			}
+		})
+	}
+}
+
+func kindOf(t *testing.T, err error) fault.Kind {
+	t.Helper()
+	var app *temporal.ApplicationError
+	require.ErrorAs(t, err, &app)
+	return fault.Kind(app.Type())
+}
+
+func TestServersThatCantBeRead(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		faults sandbox.Faults
+		kind   fault.Kind
+	}{
+		"an endless next-link loop": {sandbox.Faults{NextLoop: true}, fault.Protocol},
+		"HTML instead of JSON":      {sandbox.Faults{HTML: true}, fault.Protocol},
+		"a revoked client":          {sandbox.Faults{RevokedClient: true}, fault.Auth},
+		"a forbidden type":          {sandbox.Faults{RefuseTypes: []string{"Observation"}}, fault.Scope},
+		"a missing type":            {sandbox.Faults{MissingTypes: []string{"Observation"}}, fault.Unsupported},
+		"nothing but 500":           {sandbox.Faults{ErrorRate: 1}, fault.Transient},
+		"a patient must be named":   {sandbox.Faults{RequiredSearch: "oracle"}, fault.Config},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHospital(t, options{})
+			id := h.begin(t, cura.RunBackfill)
+			_, err := h.pull(t, activities.PullInput{Run: id, Type: cura.Patient, Full: true})
+			require.NoError(t, err)
+			require.NoError(t, h.ehr.SetFaults(c.faults))
+			_, err = h.pull(t, activities.PullInput{Run: id, Type: cura.Observation, Full: true})
+			require.Equal(t, c.kind, kindOf(t, err), "%v", err)
+			var app *temporal.ApplicationError
+			require.ErrorAs(t, err, &app)
+			require.True(t, app.NonRetryable(), "it has been tried enough")
+			require.EqualValues(t, 0, h.stored(t, "SELECT count(*) FROM sync.watermarks WHERE resource_type = 'Observation'"), "the watermark stands still")
+
+			require.NoError(t, h.ehr.SetFaults(sandbox.Faults{}))
+			counts, err := h.pull(t, activities.PullInput{Run: id, Type: cura.Observation, Full: true})
+			require.NoError(t, err)
+			require.Equal(t, h.ehr.Counts()["Observation"], int(h.stored(t, "SELECT count(*) FROM labs.observations")), "%+v", counts)
+		})
+	}
+}
+
+func TestANextLinkToAnotherHostIsNotFollowed(t *testing.T) {
+	t.Parallel()
+	var hits atomic.Int64
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { hits.Add(1) }))
+	defer other.Close()
+	h := newHospital(t, options{sandbox: sandbox.Config{Faults: sandbox.Faults{NextOtherHost: other.URL}}})
+	id := h.begin(t, cura.RunBackfill)
+	_, err := h.pull(t, activities.PullInput{Run: id, Type: cura.Patient, Full: true})
+	require.Equal(t, fault.Protocol, kindOf(t, err))
+	require.NotContains(t, err.Error(), strings.TrimPrefix(other.URL, "http://"), "a link may hold PHI and isn't shown")
+	require.Zero(t, hits.Load(), "neither the request nor the token went there")
+}
+
+func TestMalformedResourcesAreQuarantinedWithTheirReasons(t *testing.T) {
+	t.Parallel()
+	h := newHospital(t, options{sandbox: sandbox.Config{Faults: sandbox.Faults{Malformed: map[string]float64{"Observation": 0.3}}}})
+	counts := h.pullAll(t, cura.RunBackfill)[cura.Observation]
+	require.Positive(t, counts.Quarantined)
+	require.Equal(t, h.ehr.Counts()["Observation"], counts.Stored+counts.Quarantined)
+	type reason struct {
+		Path string `json:"path"`
+		Text string `json:"text"`
+	}
+	for _, text := range storetest.Query[string](t, h.db, "SELECT reasons::text FROM sync.quarantine") {
+		var reasons []reason
+		require.NoError(t, json.Unmarshal([]byte(text), &reasons))
+		require.NotEmpty(t, reasons)
+		for _, r := range reasons {
+			require.True(t, strings.HasPrefix(r.Path, "Observation"), r.Path)
+			require.NotEmpty(t, r.Text)
+		}
+	}
+	require.EqualValues(t, counts.Quarantined, h.stored(t, "SELECT count(*) FROM audit.records WHERE kind = 'resource.rejected'"))
+}
+
+func TestAResourceAboveTheCapIsCountedAndTheRunGoesOn(t *testing.T) {
+	t.Parallel()
+	h := newHospital(t, options{sandbox: sandbox.Config{Faults: sandbox.Faults{Oversize: map[string]int{"Observation": 20 << 20}}}})
+	for range 2 {
+		all := h.pullAll(t, cura.RunBackfill)
+		counts := all[cura.Observation]
+		require.Equal(t, h.ehr.Counts()["Observation"], counts.Served)
+		require.True(t, counts.Balanced())
+	}
+	require.EqualValues(t, 1, h.stored(t, "SELECT count(*) FROM sync.quarantine WHERE reasons::text LIKE '%above the cap%'"))
+	require.EqualValues(t, 0, h.stored(t, "SELECT count(*) FROM sync.landing WHERE length(raw) > 1000000"), "its bytes aren't kept")
+}
+
+func TestWhatWaitedForItsPatientIsStoredOnceThePatientIsThere(t *testing.T) {
+	t.Parallel()
+	h := newHospital(t, options{})
+	observation := func(id, patient string) json.RawMessage {
+		return json.RawMessage(`{"resourceType":"Observation","id":"` + id + `","status":"final","code":{"text":"x"},"subject":{"reference":"Patient/` + patient + `"}}`)
+	}
+	require.NoError(t, h.ehr.Put(observation("early", "late-patient")))
+	counts := h.pullAll(t, cura.RunBackfill)
+	require.Equal(t, 1, counts[cura.Observation].Quarantined, "its patient hasn't been served")
+
+	require.NoError(t, h.ehr.Put(json.RawMessage(`{"resourceType":"Patient","id":"late-patient","identifier":[{"system":"`+h.ehr.MRNSystem()+`","value":"LATE-1"}]}`)))
+	counts = h.pullAll(t, cura.RunIncremental)
+	require.Equal(t, 1, counts[cura.Patient].Stored)
+	require.Equal(t, 1, counts[cura.Observation].Stored, "the overlap serves it again")
+	require.Zero(t, counts[cura.Observation].Landed, "the raw version had landed before")
+	require.EqualValues(t, 0, h.stored(t, "SELECT count(*) FROM sync.quarantine WHERE closed_at IS NULL"))
+}
+
+func TestPatientsThatSomeoneMustDecideAboutWaitWithTheirRecords(t *testing.T) {
+	t.Parallel()
+	h := newHospital(t, options{})
+	patient := func(id, mrn string) json.RawMessage {
+		return json.RawMessage(`{"resourceType":"Patient","id":"` + id + `","birthDate":"1980-01-01","identifier":[{"system":"` + h.ehr.MRNSystem() + `","value":"` + mrn + `"}]}`)
+	}
+	require.NoError(t, h.ehr.Put(patient("twin-a", "SAME-1")))
+	require.NoError(t, h.ehr.Put(patient("twin-b", "SAME-1")))
+	require.NoError(t, h.ehr.Put(json.RawMessage(`{"resourceType":"Observation","id":"of-b","status":"final","code":{"text":"x"},"subject":{"reference":"Patient/twin-b"}}`)))
+	counts := h.pullAll(t, cura.RunBackfill)
+	require.Equal(t, 1, counts[cura.Patient].InReview, "two patients of one connection share the identifier")
+	require.Equal(t, 1, counts[cura.Observation].InReview)
+	require.EqualValues(t, 1, h.stored(t, "SELECT count(*) FROM sync.reviews WHERE closed_at IS NULL"))
+	require.EqualValues(t, 0, h.stored(t, "SELECT count(*) FROM (SELECT 1 FROM sync.patient_links GROUP BY org_id, connection_id, profile_id HAVING count(*) > 1) shared"))
+}
+
+func TestAnotherRunThatHoldsTheLeaseIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	h := newHospital(t, options{config: func(c *config.Config) { c.ChunkResources = 1 }})
+	first, second := h.begin(t, cura.RunBackfill), h.begin(t, cura.RunIncremental)
+	// A reader that was killed holds its lease until it runs out.
+	require.Equal(t, []int64{1}, storetest.Query[int64](t, h.db, `
+		INSERT INTO sync.leases (org_id, connection_id, resource_type, holder, fence, expires_at)
+		VALUES ($1, $2, 'Patient', $3, 1, now() + interval '1 minute') RETURNING fence`, h.target.Org, h.target.Connection, first))
+	_, err := run[activities.PullResult](t, h, h.a.PullType, activities.PullInput{Target: h.target, Run: second, Type: cura.Patient})
+	require.Equal(t, fault.Busy, kindOf(t, err))
+	var app *temporal.ApplicationError
+	require.True(t, errors.As(err, &app) && app.NonRetryable(), "a sync that doesn't wait ends at once")
+	_, err = run[activities.PullResult](t, h, h.a.PullType, activities.PullInput{Target: h.target, Run: second, Type: cura.Patient, WaitForLease: true})
+	require.True(t, errors.As(err, &app) && !app.NonRetryable(), "a backfill comes again")
+	_, err = run[activities.PullResult](t, h, h.a.PullType, activities.PullInput{Target: h.target, Run: first, Type: cura.Patient})
+	require.NoError(t, err, "the same run takes over from itself")
+}
+
+func TestAChunkEndsAndTheNextGoesOn(t *testing.T) {
+	t.Parallel()
+	h := newHospital(t, options{config: func(c *config.Config) { c.ChunkResources = 10 }})
+	id := h.begin(t, cura.RunBackfill)
+	_, err := h.pull(t, activities.PullInput{Run: id, Type: cura.Patient, Full: true})
+	require.NoError(t, err)
+	in := activities.PullInput{Target: h.target, Run: id, Type: cura.Observation, Full: true}
+	result, err := run[activities.PullResult](t, h, h.a.PullType, in)
+	require.NoError(t, err)
+	require.False(t, result.Done)
+	require.Equal(t, 14, result.Counts.Served, "two pages of seven: at least ten resources")
+	rest, err := h.pull(t, in)
+	require.NoError(t, err)
+	require.Equal(t, h.ehr.Counts()["Observation"], 14+rest.Served)
+	again, err := run[activities.PullResult](t, h, h.a.PullType, in)
+	require.NoError(t, err)
+	require.Equal(t, activities.PullResult{Done: true}, again, "a pass that is over isn't read again by its run")
+}
+
+func TestASecretThatDoesntOpenIsAMatterOfConfiguration(t *testing.T) {
+	t.Parallel()
+	h := newHospital(t, options{})
+	storetest.Query[string](t, h.db, "UPDATE sync.credentials SET sealed = 'x' RETURNING kind")
+	_, err := run[activities.PullResult](t, h, h.a.PullType, activities.PullInput{Target: h.target, Run: uuid.NewString(), Type: cura.Patient})
+	require.Equal(t, fault.Config, kindOf(t, err))
+	require.ErrorContains(t, err, "starter connection edit")
+}

@@ -1,0 +1,171 @@
+package activities
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"github.com/cura-health/ehr-sync/internal/audit"
+	"github.com/cura-health/ehr-sync/internal/cura"
+	"github.com/cura-health/ehr-sync/internal/fault"
+	"github.com/cura-health/ehr-sync/internal/store"
+)
+
+// BeginInput opens a run.
+type BeginInput struct {
+	Target
+	Run        string       `json:"run"`
+	Kind       cura.RunKind `json:"kind"`
+	WorkflowID string       `json:"workflow_id"`
+	// Types narrows the run; empty: all of the connection's.
+	Types []cura.ResourceType `json:"types,omitempty"`
+}
+
+// BeginResult says what the run has to read.
+type BeginResult struct {
+	// Types in the order of reading: Patient first.
+	Types []cura.ResourceType `json:"types"`
+}
+
+// BeginRun records that a run has begun. Types that are switched off are read too: that is how they are probed.
+func (a *Activities) BeginRun(ctx context.Context, in BeginInput) (BeginResult, error) {
+	var result BeginResult
+	err := a.store.InOrg(ctx, in.Org, func(tx *store.Tx) error {
+		conn, err := tx.Connection(ctx, in.Connection)
+		if err != nil {
+			return err
+		}
+		for _, t := range cura.ResourceTypes() {
+			if slices.Contains(conn.Types, t) && (len(in.Types) == 0 || slices.Contains(in.Types, t)) {
+				result.Types = append(result.Types, t)
+			}
+		}
+		return tx.StartRun(ctx, store.Run{ID: in.Run, Connection: in.Connection, Kind: in.Kind, WorkflowID: in.WorkflowID})
+	})
+	return result, temporalError(ctx, err)
+}
+
+// GiveUpInput says what a run couldn't read.
+type GiveUpInput struct {
+	Target
+	Run     string            `json:"run"`
+	Type    cura.ResourceType `json:"type"`
+	Details Details           `json:"details"`
+}
+
+// GiveUp keeps what a run couldn't read for people: a forbidden type is switched off, anything else becomes a dead letter
+// that holds the watermark of its type.
+func (a *Activities) GiveUp(ctx context.Context, in GiveUpInput) error {
+	err := a.store.InOrg(ctx, in.Org, func(tx *store.Tx) error {
+		if TypeOff(in.Details.Kind) {
+			return tx.SwitchTypeOff(ctx, in.Connection, in.Type, in.Details.Detail)
+		}
+		_, err := tx.OpenDeadLetter(ctx, store.DeadLetter{
+			Connection: in.Connection, Type: in.Type, Run: in.Run,
+			Fault: in.Details.Kind, Detail: in.Details.Detail, Attempts: max(in.Details.Attempts, 1),
+		})
+		return err
+	})
+	return temporalError(ctx, err)
+}
+
+// TypeOff reports whether a fault of this kind switches the type off, rather than leaving its work undone.
+func TypeOff(kind fault.Kind) bool { return kind == fault.Scope || kind == fault.Unsupported }
+
+// WholeConnection reports whether a fault of this kind stops every type alike: it waits for a person, and a dead letter
+// for each type would only hide that.
+func WholeConnection(kind fault.Kind) bool {
+	return kind == fault.Auth || kind == fault.TLS || kind == fault.Config || kind == fault.NotFound
+}
+
+// FinishInput closes a run.
+type FinishInput struct {
+	Target
+	Run string `json:"run"`
+	// Ended tells how the types ended that didn't come to their end: the fault's kind.
+	Ended map[cura.ResourceType]Details `json:"ended,omitempty"`
+}
+
+// FinishResult is the run's outcome.
+type FinishResult struct {
+	// Outcome is complete or incomplete.
+	Outcome string                            `json:"outcome"`
+	Counts  map[cura.ResourceType]cura.Counts `json:"counts"`
+}
+
+// FinishRun checks that the run's counts add up, closes it, and leaves the run-level audit record. Of a live connection
+// it also lowers or raises the flag: nobody else watches over it.
+func (a *Activities) FinishRun(ctx context.Context, in FinishInput) (FinishResult, error) {
+	result := FinishResult{Outcome: "complete", Counts: map[cura.ResourceType]cura.Counts{}}
+	details := audit.RunDetails{Faults: map[string]int{}}
+	var worst *Details
+	for _, t := range slices.Sorted(maps.Keys(in.Ended)) {
+		d := in.Ended[t]
+		details.Faults[string(d.Kind)]++
+		switch {
+		case d.Kind == fault.Busy:
+			details.Busy = append(details.Busy, t)
+		case !TypeOff(d.Kind):
+			result.Outcome = "incomplete"
+			if worst == nil || WholeConnection(d.Kind) {
+				worst = &d
+			}
+		}
+	}
+	details.Outcome = result.Outcome
+	var raised *Alert
+	err := a.store.InOrg(ctx, in.Org, func(tx *store.Tx) error {
+		run, err := tx.FinishRun(ctx, in.Run, details)
+		if err != nil {
+			return err
+		}
+		counts, err := tx.RunCounts(ctx, in.Run)
+		if err != nil {
+			return err
+		}
+		for t, c := range counts {
+			result.Counts[t] = c.Counts
+			if _, ended := in.Ended[t]; !ended && c.Done {
+				if err := tx.SwitchTypeOn(ctx, run.Connection, t); err != nil {
+					return err
+				}
+			}
+		}
+		raised, err = watchLive(ctx, tx, in.Target, worst)
+		return err
+	})
+	if err == nil && raised != nil {
+		a.send(ctx, *raised)
+	}
+	return result, temporalError(ctx, err)
+}
+
+// watchLive sets a live connection's health by how its last run ended.
+func watchLive(ctx context.Context, tx *store.Tx, t Target, worst *Details) (*Alert, error) {
+	conn, err := tx.Connection(ctx, t.Connection)
+	if err != nil || conn.Phase != cura.PhaseLive {
+		return nil, err
+	}
+	switch {
+	case worst == nil && conn.Health == cura.HealthAttention:
+		return nil, tx.SetStanding(ctx, t.Connection, store.Standing{Phase: cura.PhaseLive, Health: cura.HealthOK, WaitsFor: cura.WaitsForNobody}, audit.Worker)
+	case worst == nil || !WholeConnection(worst.Kind) || conn.Health == cura.HealthAttention:
+		return nil, nil // nothing to raise
+	}
+	standing := store.Standing{
+		Phase: cura.PhaseLive, Health: cura.HealthAttention, WaitsFor: waitsFor(worst.Kind), Why: worst.Detail,
+		Commands: []string{"starter test " + string(t.Connection), "starter connection edit " + string(t.Connection), "starter sync " + string(t.Connection)},
+	}
+	if err := tx.SetStanding(ctx, t.Connection, standing, audit.Worker); err != nil {
+		return nil, err
+	}
+	return raise(tx, t, standing), nil
+}
+
+// waitsFor names what a person has to do about a fault.
+func waitsFor(kind fault.Kind) cura.WaitsFor {
+	if kind == fault.Auth {
+		return cura.WaitsForFixCredentials
+	}
+	return cura.WaitsForFixEndpoint
+}
