@@ -1,0 +1,125 @@
+package workflows
+
+import (
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/cura-health/ehr-sync/activities"
+	"github.com/cura-health/ehr-sync/internal/cura"
+	"github.com/cura-health/ehr-sync/internal/fault"
+)
+
+// defaultThrottleBudget is how long an EHR may keep a type waiting without one page coming through.
+const defaultThrottleBudget = 6 * time.Hour
+
+// readers is how many types of a connection are read at once.
+const readers = 2
+
+// reader reads the types of one run: Patient first, since everything hangs on patients, then the others side by side.
+type reader struct {
+	target activities.Target
+	run    string
+	full   bool
+	// waitForLease waits for another run that is reading a type.
+	waitForLease bool
+	// throttleBudget bounds by elapsed time what no count of attempts bounds.
+	throttleBudget time.Duration
+	// ended are the types that didn't come to their end, and why.
+	ended map[cura.ResourceType]activities.Details
+	// needPatients stops the run when Patient doesn't come to its end: a first read without patients would set every
+	// record aside.
+	needPatients bool
+	// stopped says that the history has grown long: the run goes on in a new one.
+	stopped bool
+}
+
+// read reads all the types. Only cancellation is an error; everything else ends a type and is kept in ended.
+func (r *reader) read(ctx workflow.Context, types []cura.ResourceType) error {
+	if len(types) > 0 && types[0] == cura.Patient {
+		if err := r.readType(ctx, cura.Patient); err != nil {
+			return err
+		}
+		types = types[1:]
+		if r.stopped {
+			return nil
+		}
+		if d, ended := r.ended[cura.Patient]; ended && (r.needPatients || activities.WholeConnection(d.Kind)) {
+			for _, t := range types {
+				r.ended[t] = activities.Details{Kind: d.Kind, Detail: "not read, because Patient wasn't: " + d.Detail, Fix: d.Fix}
+			}
+			return nil
+		}
+	}
+	slots := workflow.NewSemaphore(ctx, readers)
+	group := workflow.NewWaitGroup(ctx)
+	var cancelled error
+	for _, t := range types {
+		group.Add(1)
+		workflow.Go(ctx, func(ctx workflow.Context) {
+			defer group.Done()
+			if err := slots.Acquire(ctx, 1); err != nil {
+				cancelled = err
+				return
+			}
+			defer slots.Release(1)
+			if err := r.readType(ctx, t); err != nil {
+				cancelled = err
+			}
+		})
+	}
+	group.Wait(ctx)
+	return cancelled
+}
+
+// readType reads one type to its end, chunk by chunk.
+func (r *reader) readType(ctx workflow.Context, t cura.ResourceType) error {
+	var a *activities.Activities
+	in := activities.PullInput{Target: r.target, Run: r.run, Type: t, Full: r.full, WaitForLease: r.waitForLease}
+	held := workflow.Now(ctx)
+	for {
+		if workflow.GetInfo(ctx).GetContinueAsNewSuggested() {
+			r.stopped = true
+			return nil
+		}
+		var result activities.PullResult
+		err := workflow.ExecuteActivity(reading(ctx, QueueBulk, "read "+string(t)), a.PullType, in).Get(ctx, &result)
+		if temporal.IsCanceledError(err) {
+			return err
+		}
+		if err != nil {
+			return r.giveUp(ctx, t, activities.DetailsOf(err))
+		}
+		if result.Done {
+			return nil
+		}
+		if result.Pages > 0 {
+			held = workflow.Now(ctx)
+		}
+		if result.Wait == 0 {
+			continue
+		}
+		if workflow.Now(ctx).Sub(held) > r.throttleBudget {
+			return r.giveUp(ctx, t, activities.Details{
+				Kind: fault.Throttled, Attempts: 1,
+				Detail: "the EHR has let no page through for " + r.throttleBudget.String(),
+			})
+		}
+		if err := workflow.NewTimerWithOptions(ctx, result.Wait, workflow.TimerOptions{Summary: "the EHR asked for a pause"}).Get(ctx, nil); err != nil {
+			return err
+		}
+	}
+}
+
+// giveUp ends a type. What only this type suffers from is kept for people; what stops the whole connection is told once,
+// by whoever runs the reader; a lease that another run holds is that run's business.
+func (r *reader) giveUp(ctx workflow.Context, t cura.ResourceType, d activities.Details) error {
+	r.ended[t] = d
+	if activities.WholeConnection(d.Kind) || d.Kind == fault.Busy {
+		return nil
+	}
+	var a *activities.Activities
+	return workflow.ExecuteActivity(quick(ctx, "give up "+string(t)), a.GiveUp,
+		activities.GiveUpInput{Target: r.target, Run: r.run, Type: t, Details: d}).Get(ctx, nil)
+}

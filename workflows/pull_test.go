@@ -1,0 +1,161 @@
+package workflows_test
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/cura-health/ehr-sync/activities"
+	"github.com/cura-health/ehr-sync/internal/cura"
+	"github.com/cura-health/ehr-sync/internal/fault"
+	"github.com/cura-health/ehr-sync/workflows"
+)
+
+func (w *world) sync(t *testing.T, in workflows.SyncInput) workflows.ReadResult {
+	t.Helper()
+	in.Target = target()
+	w.env.ExecuteWorkflow(workflows.IncrementalSync, in)
+	require.NoError(t, w.env.GetWorkflowError())
+	var r workflows.ReadResult
+	require.NoError(t, w.env.GetWorkflowResult(&r))
+	return r
+}
+
+func (w *world) backfill(t *testing.T) workflows.ReadResult {
+	t.Helper()
+	w.env.ExecuteWorkflow(workflows.Backfill, workflows.BackfillInput{Target: target(), Run: "33333333-3333-4333-8333-333333333333"})
+	require.NoError(t, w.env.GetWorkflowError())
+	var r workflows.ReadResult
+	require.NoError(t, w.env.GetWorkflowResult(&r))
+	return r
+}
+
+func TestPatientsAreReadFirstAndEveryTypeToItsEnd(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var mu sync.Mutex
+	var order []cura.ResourceType
+	w.pull = func(in activities.PullInput, call int) (activities.PullResult, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		order = append(order, in.Type)
+		return activities.PullResult{Done: call == 3, Pages: 40}, nil
+	}
+	require.Equal(t, "complete", w.backfill(t).Outcome)
+	require.Equal(t, []cura.ResourceType{cura.Patient, cura.Patient, cura.Patient}, order[:3])
+	require.Len(t, order, 9)
+}
+
+func TestAPauseThatTheEHRAsksForIsADurableTimerAndUsesUpNoAttempt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.types = []cura.ResourceType{cura.Patient}
+	w.pull = func(_ activities.PullInput, call int) (activities.PullResult, error) {
+		if call <= 50 {
+			return activities.PullResult{Wait: 10 * time.Minute, Pages: call % 2}, nil
+		}
+		return activities.PullResult{Done: true}, nil
+	}
+	began := w.env.Now()
+	require.Equal(t, "complete", w.sync(t, workflows.SyncInput{}).Outcome)
+	require.GreaterOrEqual(t, w.env.Now().Sub(began), 500*time.Minute)
+	require.Empty(t, w.gaveUp)
+}
+
+func TestThrottlingIsBoundedByElapsedTime(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.types = []cura.ResourceType{cura.Patient}
+	w.pull = func(activities.PullInput, int) (activities.PullResult, error) {
+		return activities.PullResult{Wait: 10 * time.Minute}, nil
+	}
+	began := w.env.Now()
+	r := w.sync(t, workflows.SyncInput{ThrottleBudget: 2 * time.Hour})
+	require.Equal(t, "incomplete", r.Outcome)
+	require.Equal(t, fault.Throttled, w.gaveUp[0].Details.Kind)
+	require.InDelta(t, 130, w.env.Now().Sub(began).Minutes(), 1)
+}
+
+func TestAFaultOfOneTypeStopsOnlyThatType(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		kind    fault.Kind
+		outcome string
+		gaveUp  int
+	}{
+		"5xx":              {fault.Transient, "incomplete", 1},
+		"403":              {fault.Scope, "complete", 1},
+		"not offered":      {fault.Unsupported, "complete", 1},
+		"read by another":  {fault.Busy, "complete", 0},
+		"wrong credential": {fault.Auth, "incomplete", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.pull = func(in activities.PullInput, _ int) (activities.PullResult, error) {
+				if in.Type == cura.Observation {
+					return activities.PullResult{}, refuses(c.kind, "it failed")
+				}
+				return activities.PullResult{Done: true}, nil
+			}
+			r := w.sync(t, workflows.SyncInput{})
+			require.Equal(t, c.outcome, r.Outcome)
+			require.Len(t, w.gaveUp, c.gaveUp)
+			require.Equal(t, 1, w.calls("PullType Encounter"), "the other types are read")
+			require.Len(t, r.Ended, 1)
+			require.Equal(t, cura.Observation, r.Ended[0].Type)
+		})
+	}
+}
+
+func TestRefusedCredentialsAreToldOnceForTheWholeRun(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.pull = func(activities.PullInput, int) (activities.PullResult, error) {
+		return activities.PullResult{}, refuses(fault.Auth, "invalid_client")
+	}
+	r := w.sync(t, workflows.SyncInput{})
+	require.Equal(t, "incomplete", r.Outcome)
+	require.Len(t, r.Ended, 3)
+	require.Empty(t, w.gaveUp, "no dead letter for what only a person can mend")
+	require.Zero(t, w.calls("PullType Observation"), "the EHR isn't asked again and again with a refused secret")
+}
+
+func TestAFirstReadWithoutPatientsReadsNothingElse(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.pull = func(in activities.PullInput, _ int) (activities.PullResult, error) {
+		if in.Type == cura.Patient {
+			return activities.PullResult{}, refuses(fault.Transient, "503 eight times")
+		}
+		return activities.PullResult{Done: true}, nil
+	}
+	require.Equal(t, "incomplete", w.backfill(t).Outcome)
+	require.Zero(t, w.calls("PullType Observation"))
+}
+
+func TestALongBackfillGoesOnInANewHistoryWithWhatItKnows(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.pull = func(in activities.PullInput, call int) (activities.PullResult, error) {
+		if in.Type == cura.Encounter {
+			return activities.PullResult{}, refuses(fault.Scope, "403")
+		}
+		if in.Type == cura.Observation && call == 3 {
+			w.env.SetContinueAsNewSuggested(true)
+		}
+		return activities.PullResult{Done: in.Type == cura.Patient, Pages: 1}, nil
+	}
+	w.env.ExecuteWorkflow(workflows.Backfill, workflows.BackfillInput{Target: target(), Run: "33333333-3333-4333-8333-333333333333"})
+	var next *workflow.ContinueAsNewError
+	require.ErrorAs(t, w.env.GetWorkflowError(), &next)
+	var in workflows.BackfillInput
+	require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(next.Input, &in))
+	require.Equal(t, "33333333-3333-4333-8333-333333333333", in.Run)
+	require.Equal(t, fault.Scope, in.Ended[cura.Encounter].Kind, "a type that ended isn't begun again")
+	require.Empty(t, w.finished, "the run isn't over")
+}
