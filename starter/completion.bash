@@ -1,0 +1,12 @@
+# bash completion of starter. Load it with: source <(starter completion bash)
+_starter() {
+  local cur words
+  cur="${COMP_WORDS[COMP_CWORD]}"
+  words=("${COMP_WORDS[@]:0:COMP_CWORD}")
+  if [[ "$cur" == -* ]]; then
+    words+=("$cur")
+  fi
+  mapfile -t COMPREPLY < <(compgen -W "$("${words[@]}" --generate-bash-completion 2>/dev/null)" -- "$cur")
+}
+
+complete -o bashdefault -o default -F _starter starter

@@ -1,0 +1,226 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/cura-health/ehr-sync/internal/cura"
+	"github.com/cura-health/ehr-sync/internal/fault"
+	"github.com/cura-health/ehr-sync/internal/store"
+)
+
+// connectionView is all that is known of a connection, its secret apart.
+type connectionView struct {
+	connectionRow
+
+	TypeStates   []typeView `json:"type_states"`
+	Runs         []runView  `json:"runs"`
+	EndpointTest *testView  `json:"endpoint_test,omitempty"`
+}
+
+// typeView is where one resource type of a connection stands.
+type typeView struct {
+	Type      cura.ResourceType `json:"type"`
+	Watermark *time.Time        `json:"watermark,omitempty"`
+	OffSince  *time.Time        `json:"off_since,omitempty"`
+	OffReason string            `json:"off_reason,omitempty"`
+}
+
+func (t typeView) state() string {
+	if t.OffSince == nil {
+		return "on"
+	}
+	return "off since " + when(t.OffSince) + ": " + t.OffReason
+}
+
+// runView is a run with the sum of its counts.
+type runView struct {
+	store.Run
+
+	Counts cura.Counts `json:"counts"`
+}
+
+// testView is the verdict of the newest endpoint test.
+type testView struct {
+	At      time.Time    `json:"at"`
+	Verdict cura.Verdict `json:"verdict"`
+	Checks  int          `json:"checks"`
+}
+
+// shownRuns is how many runs are shown of a connection.
+const shownRuns = 5
+
+func (s *session) connectionView(ctx context.Context, l store.Listed) (connectionView, error) {
+	row, err := s.connectionRow(ctx, l)
+	if err != nil {
+		return connectionView{}, err
+	}
+	v := connectionView{connectionRow: row}
+	err = s.store.InOrg(ctx, l.Org, func(tx *store.Tx) error {
+		if v.TypeStates, err = typeViews(ctx, tx, row.ConnectionState); err != nil {
+			return err
+		}
+		runs, err := tx.Runs(ctx, l.Connection, time.Time{}, shownRuns)
+		if err != nil {
+			return err
+		}
+		for _, r := range runs {
+			counts, err := tx.RunCounts(ctx, r.ID)
+			if err != nil {
+				return err
+			}
+			view := runView{Run: r}
+			for _, c := range counts {
+				view.Counts = view.Counts.Plus(c.Counts)
+			}
+			v.Runs = append(v.Runs, view)
+		}
+		return nil
+	})
+	if err != nil {
+		return v, err
+	}
+	v.EndpointTest, err = s.lastTest(ctx, l)
+	return v, err
+}
+
+func typeViews(ctx context.Context, tx *store.Tx, conn store.ConnectionState) ([]typeView, error) {
+	marks, err := tx.Watermarks(ctx, conn.ID)
+	if err != nil {
+		return nil, err
+	}
+	off, err := tx.TypesOff(ctx, conn.ID)
+	if err != nil {
+		return nil, err
+	}
+	views := make([]typeView, len(conn.Types))
+	for i, t := range conn.Types {
+		views[i].Type = t
+		if mark, ok := marks[t]; ok {
+			views[i].Watermark = &mark
+		}
+		for _, o := range off {
+			if o.Type == t {
+				views[i].OffSince, views[i].OffReason = &o.OffSince, o.Reason
+			}
+		}
+	}
+	return views, nil
+}
+
+// lastTest reads the verdict of the newest endpoint test; nil: none was made.
+func (s *session) lastTest(ctx context.Context, l store.Listed) (*testView, error) {
+	var view testView
+	err := s.store.InOrg(ctx, l.Org, func(tx *store.Tx) error {
+		report, at, err := tx.EndpointTest(ctx, l.Connection)
+		view = testView{At: at, Verdict: report.Verdict(), Checks: len(report.Checks)}
+		return err
+	})
+	if fault.Is(err, fault.NotFound) {
+		return nil, nil //nolint:nilnil // no test is an answer, not an error
+	}
+	return &view, err
+}
+
+func showConnection(c *cli.Context) error {
+	return onConnection(c, func(s *session, l store.Listed) error {
+		v, err := s.connectionView(c.Context, l)
+		if err != nil {
+			return err
+		}
+		v.Commands = typed(v.Commands, l)
+		if asJSON(c) {
+			return printJSON(c, v)
+		}
+		fmt.Fprintln(c.App.Writer, v.settings())
+		fmt.Fprintln(c.App.Writer)
+		err = printTable(c, v.TypeStates, "",
+			column[typeView]{"type", func(t typeView) string { return string(t.Type) }},
+			column[typeView]{"read up to", func(t typeView) string { return when(t.Watermark) }},
+			column[typeView]{"state", typeView.state})
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(c.App.Writer)
+		return printTable(c, v.Runs, "No run yet.", append([]column[runView]{
+			{"run", func(r runView) string { return string(r.Kind) }},
+			{"began", func(r runView) string { return when(&r.StartedAt) }},
+			{"outcome", func(r runView) string { return r.Outcome }},
+		}, countColumns(func(r runView) cura.Counts { return r.Counts })...)...)
+	})
+}
+
+// settings are the lines that show a connection to a person.
+func (v connectionView) settings() string {
+	orElse := func(text, other string) string {
+		if text == "" {
+			return other
+		}
+		return text
+	}
+	ca := "the system's"
+	if v.CAPEM != "" {
+		ca = fmt.Sprintf("its own, %d certificates", strings.Count(v.CAPEM, "-----BEGIN CERTIFICATE-----"))
+	}
+	lines := []string{
+		"Connection  " + v.path(),
+		"Id          " + string(v.ID),
+		"Base URL    " + v.BaseURL,
+		"Token URL   " + orElse(v.TokenURL, "discovered"),
+		"Client      " + v.ClientID + " (its secret is sealed)",
+		"Scopes      " + orElse(strings.Join(v.Scopes, " "), "none is asked for"),
+		"CA          " + ca,
+		"Matches by  " + v.Match.String(),
+		"Profile     " + v.EHRProfile,
+	}
+	if v.InsecureLoopback {
+		lines = append(lines, "Plain http  allowed to a loopback address")
+	}
+	if v.EndpointTest != nil {
+		lines = append(lines, fmt.Sprintf("Last test   %s, %d checks, %s", v.EndpointTest.Verdict, v.EndpointTest.Checks, when(&v.EndpointTest.At)))
+	}
+	lines = append(lines, "Phase       "+string(v.Phase), "Health      "+string(v.Health))
+	if v.RemovedAt != nil {
+		lines = append(lines, "Removed     "+when(v.RemovedAt))
+	}
+	if v.WaitsFor != cura.WaitsForNobody {
+		lines = append(lines, "", "Waits for a person ("+string(v.WaitsFor)+") since "+when(v.AttentionSince)+":", indented(v.Why))
+		for _, command := range v.Commands {
+			lines = append(lines, "    "+command)
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+func removeConnection(c *cli.Context) error {
+	return onConnection(c, func(s *session, l store.Listed) error {
+		state, err := s.inService(c.Context, l)
+		if err != nil {
+			return err
+		}
+		if !c.Bool("yes") {
+			return usagef("%s would be taken out of service: its schedule and secret are deleted, what it brought stays; say --yes to do it", path(l))
+		}
+		tc, err := s.temporal(c.Context)
+		switch {
+		case err == nil:
+			defer tc.Close()
+			err = stopSchedule(c.Context, tc, l)
+		case state.Phase == cura.PhaseNew || state.Phase == cura.PhaseAborted:
+			// Nothing is scheduled in these phases, so nothing is left behind.
+			hint(c, "Temporal doesn't answer; the connection is %s, so there is no schedule to delete.", state.Phase)
+			err = nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := s.removeConnection(c.Context, l); err != nil {
+			return err
+		}
+		return printOne(c, map[string]string{"id": string(l.Connection), "org": l.OrgName, "name": l.Name}, "Removed connection "+path(l)+".")
+	})
+}

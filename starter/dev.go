@@ -1,0 +1,280 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/urfave/cli/v2"
+
+	"github.com/cura-health/ehr-sync/internal/sandbox"
+	"github.com/cura-health/ehr-sync/internal/secrets"
+	"github.com/cura-health/ehr-sync/internal/stack"
+	"github.com/cura-health/ehr-sync/internal/store"
+	"github.com/cura-health/ehr-sync/workflows"
+)
+
+// Where `starter dev` keeps everything, and the file in it that other commands find the running stack by: NAME=VALUE
+// lines. It is gone when the stack is.
+const (
+	devDir  = ".cura"
+	envFile = "env"
+)
+
+func devCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "dev",
+		Usage: "run the whole stack on this machine: PostgreSQL, Temporal, a sandbox EHR and the worker",
+		Description: "Everything is kept under .cura: stop it with Ctrl-C and start it again, and it goes on.\n" +
+			"With --demo it also onboards the sandbox hospital and shows how that goes.\n\n" +
+			example("starter dev", "starter dev --demo", "starter dev --demo --data ./fhir --exit --output json", "starter dev --clean"),
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "dir", Value: devDir, Usage: "where everything is kept"},
+			&cli.BoolFlag{Name: "clean", Usage: "remove everything that is kept, and end"},
+			&cli.BoolFlag{Name: "demo", Usage: "onboard the sandbox hospital"},
+			&cli.BoolFlag{Name: "exit", Usage: "with --demo: end once the connection is live (exit code 0) or needs a person (1)"},
+			&cli.StringFlag{Name: "data", Usage: "serve the FHIR resources in this folder, instead of generated patients"},
+			&cli.StringFlag{Name: "fault", Usage: "with --demo: what goes wrong during the monitoring window: auth, errors or throttle"},
+			&cli.IntFlag{Name: "patients", Value: 40, Usage: "how many patients the sandbox generates"},
+			&cli.DurationFlag{Name: "monitor", Value: demoMonitor, Usage: "with --demo: the length of the monitoring window"},
+			&cli.DurationFlag{Name: "interval", Value: demoInterval, Usage: "with --demo: the interval of the schedule"},
+		},
+		Action: func(c *cli.Context) error {
+			dir, err := filepath.Abs(c.String("dir"))
+			if err != nil {
+				return fmt.Errorf("finding the folder %s: %w", c.String("dir"), err)
+			}
+			if c.Bool("clean") {
+				return cleanDev(c.Context, dir)
+			}
+			if err := checkFault(c.String("fault")); err != nil {
+				return err
+			}
+			return runDev(c, dir)
+		},
+	}
+}
+
+// cleanDev removes what `starter dev` keeps, the cluster's folder outside of it included.
+func cleanDev(ctx context.Context, dir string) error {
+	if err := stack.RemovePostgres(ctx, filepath.Join(dir, "postgres")); err != nil {
+		return fmt.Errorf("removing the PostgreSQL cluster: %w", err)
+	}
+	return os.RemoveAll(dir)
+}
+
+// devStack is the running stack.
+type devStack struct {
+	dir      string
+	say      io.Writer
+	postgres *stack.Postgres
+	temporal *stack.Temporal
+	sandbox  *sandbox.Server
+	worker   *stack.Process
+	// env holds the settings with which the other commands reach the stack, as NAME=VALUE.
+	env []string
+}
+
+func runDev(c *cli.Context, dir string) (err error) {
+	d := &devStack{dir: dir, say: c.App.ErrWriter}
+	defer func() { err = errors.Join(err, d.stop()) }()
+	if err := d.start(c); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(c.Context)
+	defer cancel(nil)
+	go func() { cancel(d.watch(ctx)) }()
+	if c.Bool("demo") {
+		err = runDemo(ctx, c, d)
+	} else {
+		d.describe()
+		<-ctx.Done()
+	}
+	if cause := context.Cause(ctx); errors.As(cause, new(*pieceEndedError)) {
+		return cause
+	}
+	if c.Err() != nil {
+		d.tell("Stopping.")
+		return nil
+	}
+	return err
+}
+
+func (d *devStack) tell(format string, args ...any) {
+	_, _ = fmt.Fprintf(d.say, format+"\n", args...)
+}
+
+// pieceEndedError says that a piece of the stack ended by itself.
+type pieceEndedError struct {
+	piece, log string
+	err        error
+}
+
+func (e *pieceEndedError) Error() string {
+	return fmt.Sprintf("the %s has ended by itself; its log is %s: %v", e.piece, e.log, e.err)
+}
+
+func (e *pieceEndedError) Unwrap() error { return e.err }
+
+// watch waits until a piece ends by itself, or ctx does.
+func (d *devStack) watch(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-d.postgres.Done():
+		return &pieceEndedError{"database", d.log("postgres"), d.postgres.Err()}
+	case <-d.temporal.Done():
+		return &pieceEndedError{"Temporal server", d.log("temporal"), d.temporal.Err()}
+	case <-d.worker.Done():
+		return &pieceEndedError{"worker", d.log("worker"), d.worker.Err()}
+	}
+}
+
+func (d *devStack) log(piece string) string { return filepath.Join(d.dir, "logs", piece+".log") }
+
+// start starts the pieces in the order in which they need each other.
+func (d *devStack) start(c *cli.Context) error {
+	ctx := c.Context
+	if err := os.MkdirAll(filepath.Join(d.dir, "logs"), 0o755); err != nil { //nolint:gosec // holds no secret; what does is 0600
+		return fmt.Errorf("making the folder %s: %w", d.dir, err)
+	}
+	d.tell("Starting PostgreSQL.")
+	if err := d.startPostgres(ctx); err != nil {
+		return err
+	}
+	d.tell("Starting Temporal.")
+	var err error
+	attributes := map[string]string{}
+	for _, name := range workflows.SearchAttributes() {
+		attributes[name] = "Keyword"
+	}
+	d.temporal, err = stack.StartTemporal(ctx, stack.TemporalConfig{
+		Dir: filepath.Join(d.dir, "temporal"), Log: d.log("temporal"), Port: 7233, UIPort: 8233, SearchAttributes: attributes,
+	})
+	if err != nil {
+		return fmt.Errorf("starting Temporal: %w", err)
+	}
+	d.tell("Starting the sandbox EHR.")
+	if err := d.startSandbox(ctx, c); err != nil {
+		return err
+	}
+	keyFile := filepath.Join(d.dir, "key.json")
+	if _, err := os.Stat(keyFile); errors.Is(err, os.ErrNotExist) {
+		if err := secrets.GenerateKeyFile(keyFile); err != nil {
+			return err
+		}
+	}
+	d.env = []string{
+		"CURA_DATABASE_URL=" + d.postgres.URL("cura_worker", "cura"),
+		"CURA_KEY_FILE=" + keyFile,
+		"TEMPORAL_ADDRESS=" + d.temporal.Address(),
+		"TEMPORAL_NAMESPACE=" + d.temporal.Namespace(),
+	}
+	if err := os.WriteFile(filepath.Join(d.dir, envFile), []byte(strings.Join(d.env, "\n")+"\n"), 0o600); err != nil {
+		return fmt.Errorf("writing the settings: %w", err)
+	}
+	d.tell("Starting the worker.")
+	program, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("finding the worker: %w", err)
+	}
+	d.worker, err = stack.StartProcess(ctx, stack.ProcessConfig{
+		Name: "worker", Path: filepath.Join(filepath.Dir(program), "worker"), Env: append(os.Environ(), d.env...), Log: d.log("worker"),
+	})
+	if err != nil {
+		return fmt.Errorf("starting the worker, which `make build` puts beside starter: %w", err)
+	}
+	return nil
+}
+
+func (d *devStack) startPostgres(ctx context.Context) error {
+	var err error
+	d.postgres, err = stack.StartPostgres(ctx, stack.PostgresConfig{Dir: filepath.Join(d.dir, "postgres"), Log: d.log("postgres"), Port: 54329})
+	if err != nil {
+		return fmt.Errorf("starting PostgreSQL: %w", err)
+	}
+	conn, err := pgx.Connect(ctx, d.postgres.SuperuserURL("postgres"))
+	if err != nil {
+		return fmt.Errorf("connecting to PostgreSQL: %w", err)
+	}
+	defer conn.Close(ctx)
+	var exists bool
+	if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = 'cura')").Scan(&exists); err != nil {
+		return fmt.Errorf("looking for the database: %w", err)
+	}
+	if !exists {
+		if _, err := conn.Exec(ctx, "CREATE DATABASE cura"); err != nil {
+			return fmt.Errorf("creating the database: %w", err)
+		}
+	}
+	err = store.Bootstrap(ctx, d.postgres.SuperuserURL("cura"), store.Passwords{
+		Migrator: d.postgres.Password("cura_migrator"), Worker: d.postgres.Password("cura_worker"),
+	})
+	if err != nil {
+		return err
+	}
+	_, err = store.Migrate(ctx, d.postgres.URL("cura_migrator", "cura"))
+	return err
+}
+
+func (d *devStack) startSandbox(ctx context.Context, c *cli.Context) error {
+	port, err := stack.FreePort(9443)
+	if err != nil {
+		return err
+	}
+	control, err := stack.FreePort(9444)
+	if err != nil {
+		return err
+	}
+	d.sandbox, err = sandbox.Start(ctx, sandbox.Config{
+		Addr: fmt.Sprintf("127.0.0.1:%d", port), ControlAddr: fmt.Sprintf("127.0.0.1:%d", control),
+		DataDir: c.String("data"), StateDir: filepath.Join(d.dir, "sandbox"), Patients: c.Int("patients"), Seed: 1,
+	})
+	if err != nil {
+		return fmt.Errorf("starting the sandbox EHR: %w", err)
+	}
+	for _, problem := range d.sandbox.Problems() {
+		d.tell("  note: %s", problem)
+	}
+	for name, content := range map[string][]byte{"ca.pem": d.sandbox.CAPEM(), "client-secret": []byte(d.sandbox.ClientSecret())} {
+		if err := os.WriteFile(filepath.Join(d.dir, name), content, 0o600); err != nil {
+			return fmt.Errorf("writing %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (d *devStack) describe() {
+	d.tell("\nThe stack runs. Other commands find it by %s, in this folder.", filepath.Join(filepath.Base(d.dir), envFile))
+	d.tell("  Temporal Web UI   %s", d.temporal.UIURL())
+	d.tell("  Sandbox EHR       %s", d.sandbox.BaseURL())
+	d.tell("    its CA          %s", filepath.Join(d.dir, "ca.pem"))
+	d.tell("    client          %s, secret in %s", d.sandbox.ClientID(), filepath.Join(d.dir, "client-secret"))
+	d.tell("    faults          starter sandbox faults --control %s", d.sandbox.ControlURL())
+	d.tell("  Logs              %s", filepath.Join(d.dir, "logs"))
+	d.tell("Ctrl-C stops it; what it holds stays.")
+}
+
+// stop stops the pieces in the reverse order.
+func (d *devStack) stop() error {
+	var errs []error
+	if d.worker != nil {
+		errs = append(errs, d.worker.Stop())
+	}
+	if d.sandbox != nil {
+		errs = append(errs, d.sandbox.Close())
+	}
+	if d.temporal != nil {
+		errs = append(errs, d.temporal.Stop())
+	}
+	if d.postgres != nil {
+		errs = append(errs, d.postgres.Stop())
+	}
+	_ = os.Remove(filepath.Join(d.dir, envFile))
+	return errors.Join(errs...)
+}
