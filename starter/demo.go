@@ -171,7 +171,7 @@ func (m *demo) prepare(ctx context.Context) error {
 	}
 	settings := []string{
 		"--base-url", m.sandbox.BaseURL(), "--client-id", m.sandbox.ClientID(),
-		"--secret-file", filepath.Join(m.dir, "client-secret"), "--ca-file", filepath.Join(m.dir, "ca.pem"), "--match", match,
+		"--secret-file", filepath.Join(m.shown, "client-secret"), "--ca-file", filepath.Join(m.shown, "ca.pem"), "--match", match,
 	}
 	switch _, err = m.session.store.FindConnection(ctx, demoRef); {
 	case err == nil:
@@ -236,14 +236,16 @@ func (m *demo) report(status workflows.OnboardingStatus) {
 		if step.State == "pending" {
 			continue
 		}
-		line := fmt.Sprintf("  %-10s %-8s", step.Name, step.State)
+		line := fmt.Sprintf("  %-10s  %-7s", step.Name, step.State)
 		if step.State != "waiting" && step.Text != "" {
-			line += " " + step.Text
+			line += "  " + step.Text
 		}
-		lines = append(lines, line)
+		lines = append(lines, strings.TrimRight(line, " "))
 	}
 	if text := strings.Join(lines, "\n"); text != m.last {
-		m.tell("")
+		if m.last == "" {
+			m.tell("")
+		}
 		for _, line := range lines {
 			if !strings.Contains(m.last, line) {
 				m.tell("%s", line)
@@ -283,7 +285,7 @@ func (m *demo) rehearse() {
 		return
 	}
 	m.rehearsal = &rehearsal
-	m.tell("\nAt the EHR, %d resources were changed, %d added and %d invalidated. The schedule will bring them in.",
+	m.tell("\n  At the EHR, %d resources were changed, %d added and %d invalidated. The schedule will bring them in.\n",
 		rehearsal.Changed, rehearsal.Added, rehearsal.Invalidated)
 }
 

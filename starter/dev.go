@@ -70,7 +70,9 @@ func cleanDev(ctx context.Context, dir string) error {
 
 // devStack is the running stack.
 type devStack struct {
-	dir      string
+	dir string
+	// shown is the folder as the user wrote it.
+	shown    string
 	say      io.Writer
 	postgres *stack.Postgres
 	temporal *stack.Temporal
@@ -81,7 +83,7 @@ type devStack struct {
 }
 
 func runDev(c *cli.Context, dir string) (err error) {
-	d := &devStack{dir: dir, say: c.App.ErrWriter}
+	d := &devStack{dir: dir, shown: c.String("dir"), say: c.App.ErrWriter}
 	defer func() { err = errors.Join(err, d.stop()) }()
 	if err := d.start(c); err != nil {
 		return err
@@ -250,13 +252,13 @@ func (d *devStack) startSandbox(ctx context.Context, c *cli.Context) error {
 }
 
 func (d *devStack) describe() {
-	d.tell("\nThe stack runs. Other commands find it by %s, in this folder.", filepath.Join(filepath.Base(d.dir), envFile))
+	d.tell("\nThe stack runs. Other commands find it by %s, in this folder.", filepath.Join(d.shown, envFile))
 	d.tell("  Temporal Web UI   %s", d.temporal.UIURL())
 	d.tell("  Sandbox EHR       %s", d.sandbox.BaseURL())
-	d.tell("    its CA          %s", filepath.Join(d.dir, "ca.pem"))
-	d.tell("    client          %s, secret in %s", d.sandbox.ClientID(), filepath.Join(d.dir, "client-secret"))
+	d.tell("    its CA          %s", filepath.Join(d.shown, "ca.pem"))
+	d.tell("    client          %s, secret in %s", d.sandbox.ClientID(), filepath.Join(d.shown, "client-secret"))
 	d.tell("    faults          starter sandbox faults --control %s", d.sandbox.ControlURL())
-	d.tell("  Logs              %s", filepath.Join(d.dir, "logs"))
+	d.tell("  Logs              %s", filepath.Join(d.shown, "logs"))
 	d.tell("Ctrl-C stops it; what it holds stays.")
 }
 
