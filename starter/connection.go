@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -132,6 +133,9 @@ func editConnection(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
+		if !c.IsSet("secret-file") && (sendsElsewhere(old.BaseURL, conn.BaseURL) || sendsElsewhere(old.TokenURL, conn.TokenURL)) {
+			return usagef("the secret would be sent to another host than it was given for; give it again with --secret-file FILE")
+		}
 		edit := connectionEdit{conn: conn}
 		if c.IsSet("secret-file") {
 			if edit.sealer, err = s.sealer(); err != nil {
@@ -151,6 +155,16 @@ func editConnection(c *cli.Context) error {
 		hint(c, "Next: %s", next)
 		return printOne(c, map[string]string{"id": string(conn.ID), "org": l.OrgName, "name": conn.Name}, "Changed connection "+path(l)+".")
 	})
+}
+
+// sendsElsewhere reports whether a changed URL leads to another host or port.
+func sendsElsewhere(before, after string) bool {
+	was, err := url.Parse(before)
+	if err != nil {
+		return true
+	}
+	is, err := url.Parse(after)
+	return err != nil || was.Host != is.Host
 }
 
 func listConnections(c *cli.Context) error {

@@ -104,6 +104,21 @@ func TestConnectionEditChangesWhatIsNamed(t *testing.T) {
 	require.Contains(t, wrong.err, "plain http")
 }
 
+func TestASecretDoesntFollowItsConnectionToAnotherHost(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.addMain(t)
+	for _, change := range [][]string{
+		{"--base-url", "https://elsewhere.example/fhir/R4"}, {"--base-url", "https://ehr.st-mary.example:444/fhir/R4"},
+		{"--token-url", "https://elsewhere.example/token"},
+	} {
+		refused := d.starter(t, append([]string{"connection", "edit", "main"}, change...)...)
+		require.Equal(t, exitUsage, refused.code, change)
+		require.Contains(t, refused.err, "--secret-file", change)
+	}
+	d.does(t, "connection", "edit", "main", "--base-url", "https://ehr.st-mary.example/fhir/R5")
+}
+
 func TestSecretIsNeverPrinted(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
