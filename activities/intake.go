@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -84,11 +85,15 @@ func (in *intake) decide(ctx context.Context, entries []fhir.Entry) ([]store.Ite
 	return items, in.attach(ctx, items)
 }
 
-// newItem takes over an entry's head. A resource without an id is kept by its content: it can't be told apart otherwise.
+// newItem takes over an entry's head. A resource without a usable id is kept by its content: it can't be told apart
+// otherwise.
 func newItem(e fhir.Entry) store.Item {
-	it := store.Item{EHRID: e.ID, Hash: e.Hash, VersionID: e.VersionID, Raw: e.Resource, RawBytes: e.Size}
-	if it.EHRID == "" {
+	it := store.Item{EHRID: e.ID, Hash: e.Hash, Raw: e.Resource, RawBytes: e.Size}
+	if !fhir.IsID(it.EHRID) {
 		it.EHRID = "sha256:" + hex.EncodeToString(e.Hash[:])
+	}
+	if len(e.VersionID) <= 255 && utf8.ValidString(e.VersionID) && !strings.ContainsRune(e.VersionID, 0) {
+		it.VersionID = e.VersionID
 	}
 	if at, err := time.Parse(time.RFC3339Nano, e.LastUpdated); err == nil {
 		it.LastUpdated = &at
@@ -200,6 +205,24 @@ func unmappable(path string, err error) []store.Reason {
 		reasons[i] = store.Reason{Path: r.Path, Text: r.Text}
 	}
 	return reasons
+}
+
+// setAside quarantines what the tables can't hold, after the database has refused a page.
+func (in *intake) setAside(ctx context.Context, items []store.Item) error {
+	for i := range items {
+		if items[i].Outcome != store.Stored {
+			continue
+		}
+		holds, err := in.a.store.Holds(ctx, in.target.Org, in.pass, mappings.Version, items[i])
+		if err != nil {
+			return err
+		}
+		if !holds {
+			items[i].Outcome = store.Quarantined
+			items[i].Reasons = []store.Reason{{Path: string(in.pass.Type), Text: "has a value that the database can't hold"}}
+		}
+	}
+	return nil
 }
 
 // attach finds the profiles of the clinical resources of a page. One whose patient waits for a person waits with them;

@@ -166,7 +166,7 @@ func (p *pilot) choose(ctx context.Context) ([]string, error) {
 		return ids, err
 	}
 	err = p.search(ctx, ehr.Query{Type: cura.Patient, Count: p.in.Patients}, func(e fhir.Entry) bool {
-		if e.ID != "" {
+		if fhir.IsID(e.ID) {
 			ids = append(ids, e.ID)
 		}
 		return len(ids) < p.in.Patients

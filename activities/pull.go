@@ -151,11 +151,19 @@ func (p *puller) page(ctx context.Context, counts *cura.Counts) (done bool, wait
 	if err != nil {
 		return false, 0, err
 	}
+	advance := store.Advance{Since: query.Since, Next: page.Next, Candidate: candidate}
 	var applied cura.Counts
-	err = p.a.store.InOrg(ctx, p.in.Org, func(tx *store.Tx) error {
-		applied, err = tx.ApplyPage(ctx, p.pass, mappings.Version, items, store.Advance{Since: query.Since, Next: page.Next, Candidate: candidate})
+	apply := func(tx *store.Tx) error {
+		applied, err = tx.ApplyPage(ctx, p.pass, mappings.Version, items, advance)
 		return err
-	})
+	}
+	err = p.a.store.InOrg(ctx, p.in.Org, apply)
+	if fault.Is(err, fault.Data) {
+		if err := p.intake.setAside(ctx, items); err != nil {
+			return false, 0, err
+		}
+		err = p.a.store.InOrg(ctx, p.in.Org, apply)
+	}
 	if err != nil {
 		return false, 0, err
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/temporal"
 
@@ -264,4 +265,53 @@ func TestASecretThatDoesntOpenIsAMatterOfConfiguration(t *testing.T) {
 	_, err := run[activities.PullResult](t, h, h.a.PullType, activities.PullInput{Target: h.target, Run: uuid.NewString(), Type: cura.Patient})
 	require.Equal(t, fault.Config, kindOf(t, err))
 	require.ErrorContains(t, err, "starter connection edit")
+}
+
+// TestOddValuesStopOnlyTheirOwnResource: values that are legal, or nearly, and that some index, column or text can't hold.
+func TestOddValuesStopOnlyTheirOwnResource(t *testing.T) {
+	t.Parallel()
+	h := newHospital(t, options{sandbox: sandbox.Config{Patients: 2}})
+	mrn := h.ehr.MRNSystem()
+	long := strings.Repeat("ä", 5000)
+	patient := func(id, rest string) {
+		require.NoError(t, h.ehr.Put(json.RawMessage(`{"resourceType":"Patient","id":"`+id+`","birthDate":"1980-01-01"`+rest+`}`)), id)
+	}
+	observation := func(id, rest string) {
+		require.NoError(t, h.ehr.Put(json.RawMessage(`{"resourceType":"Observation","id":"`+id+`","status":"final","subject":{"reference":"Patient/good"}`+rest+`}`)), id)
+	}
+	patient("good", `,"identifier":[{"system":"`+mrn+`","value":"GOOD"}]`)
+	patient("long-identifier", `,"identifier":[{"system":"`+mrn+`","value":"`+long+`"}]`)
+	patient("same-identifier-twice", `,"identifier":[{"system":"`+mrn+`","value":"T1"},{"system":"`+mrn+`","value":" T1 "},{"system":"`+mrn+`","value":"T1"}]`)
+	patient("two-numbers", `,"identifier":[{"system":"`+mrn+`","value":"N1"},{"system":"`+mrn+`","value":"N2"}]`)
+	patient("nul", `,"identifier":[{"system":"`+mrn+`","value":"NUL"}],"name":[{"family":"a\u0000b"}]`)
+	patient("emoji", `,"identifier":[{"system":"`+mrn+`","value":"E1"}],"name":[{"family":"Ōe 健三郎 👩🏽‍⚕️"}]`)
+	observation("long-code", `,"code":{"coding":[{"system":"urn:x","code":"`+strings.Repeat("c", 5000)+`"}]}`)
+	observation("long-text", `,"code":{"text":"x"},"valueString":"`+long+`"`)
+	observation("year-1", `,"code":{"text":"x"},"effectiveDateTime":"0001-01-01"`)
+	observation("year-9999", `,"code":{"text":"x"},"effectiveDateTime":"9999-12-31"`)
+	observation("digits", `,"code":{"text":"x"},"valueQuantity":{"value":1.2300000000000000000000000001e-5}`)
+	counts := h.pullAll(t, cura.RunBackfill)
+	require.Equal(t, h.ehr.Counts()["Patient"], counts[cura.Patient].Served)
+	require.Equal(t, 1, counts[cura.Patient].Quarantined, "the one with a NUL")
+	require.Zero(t, counts[cura.Patient].InReview)
+	require.Equal(t, h.ehr.Counts()["Observation"], counts[cura.Observation].Stored)
+	require.Equal(t, []string{"Ōe 健三郎 👩🏽‍⚕️"}, storetest.Query[string](t, h.db, "SELECT family FROM cura.profiles WHERE ehr_id = 'emoji'"))
+	require.Equal(t, []string{"1.2300000000000000000000000001e-5"}, storetest.Query[string](t, h.db, "SELECT value FROM labs.observations WHERE ehr_id = 'digits'"))
+}
+
+func TestAPageThatTheDatabaseRefusesLosesOnlyWhatItCantHold(t *testing.T) {
+	t.Parallel()
+	h := newHospital(t, options{})
+	// A stand-in for whatever nobody has thought of: one value that a table refuses.
+	super, err := pgx.Connect(t.Context(), h.db.SuperuserURL)
+	require.NoError(t, err)
+	defer super.Close(t.Context())
+	_, err = super.Exec(t.Context(), "ALTER TABLE labs.observations ADD CONSTRAINT odd CHECK (ehr_id <> 'odd')")
+	require.NoError(t, err)
+	require.NoError(t, h.ehr.Put(json.RawMessage(`{"resourceType":"Patient","id":"good","identifier":[{"system":"`+h.ehr.MRNSystem()+`","value":"GOOD"}]}`)))
+	require.NoError(t, h.ehr.Put(json.RawMessage(`{"resourceType":"Observation","id":"odd","status":"final","code":{"text":"x"},"subject":{"reference":"Patient/good"}}`)))
+	counts := h.pullAll(t, cura.RunBackfill)[cura.Observation]
+	require.Equal(t, 1, counts.Quarantined)
+	require.Equal(t, h.ehr.Counts()["Observation"]-1, counts.Stored)
+	require.EqualValues(t, 1, h.stored(t, "SELECT count(*) FROM sync.quarantine WHERE reasons::text LIKE '%can''t hold%'"))
 }

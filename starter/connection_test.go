@@ -109,7 +109,8 @@ func TestASecretDoesntFollowItsConnectionToAnotherHost(t *testing.T) {
 	d := newDesk(t)
 	d.addMain(t)
 	for _, change := range [][]string{
-		{"--base-url", "https://elsewhere.example/fhir/R4"}, {"--base-url", "https://ehr.st-mary.example:444/fhir/R4"},
+		{"--base-url", "https://elsewhere.example/fhir/R4"},
+		{"--base-url", "https://ehr.st-mary.example:444/fhir/R4"},
 		{"--token-url", "https://elsewhere.example/token"},
 	} {
 		refused := d.starter(t, append([]string{"connection", "edit", "main"}, change...)...)

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"time"
 
 	"github.com/google/uuid"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/cura-health/ehr-sync/internal/audit"
 	"github.com/cura-health/ehr-sync/internal/cura"
+	"github.com/cura-health/ehr-sync/internal/fault"
 )
 
 // Outcome is what became of one resource that the EHR served.
@@ -110,6 +112,25 @@ func (tx *Tx) ApplyPage(ctx context.Context, pass Pass, mappingVersion string, i
 		Details: map[string]any{"type": pass.Type, "counts": counts, "last_page": advance.Next == ""},
 	})
 	return counts, nil
+}
+
+// Holds reports whether the tables can hold an item: it is written in a transaction of its own that is rolled back. A
+// page that the database refuses is gone through with it, so that one odd value stops one resource and not the page.
+func (s *Store) Holds(ctx context.Context, org cura.OrgID, pass Pass, mappingVersion string, item Item) (bool, error) {
+	undo := fault.New("trying an item", fault.Unknown, "this is undone")
+	err := s.InOrg(ctx, org, func(tx *Tx) error {
+		if _, err := tx.applyItems(ctx, pass, mappingVersion, []Item{item}); err != nil {
+			return err
+		}
+		return undo
+	})
+	switch {
+	case errors.Is(err, undo):
+		return true, nil
+	case fault.Is(err, fault.Data):
+		return false, nil
+	}
+	return false, err
 }
 
 // ApplyPatient writes what the pilot read of one patient, without cursor, watermark or lease: a pilot is read whole.

@@ -108,6 +108,10 @@ type recordHead struct {
 	mappingVersion string
 }
 
+// maxIdentifier is the length in bytes, system and value together, above which an identifier isn't looked up by: an index
+// can't hold it. It stays in the record.
+const maxIdentifier = 1000
+
 func (tx *Tx) putProfile(batch *pgx.Batch, h recordHead) error {
 	p := h.item.Record.Profile
 	record, err := json.Marshal(p)
@@ -138,6 +142,9 @@ func (tx *Tx) putProfile(batch *pgx.Batch, h recordHead) error {
 
 	var systems, values, codes []string
 	for _, id := range p.Identifiers {
+		if len(id.System)+len(id.Value) > maxIdentifier {
+			continue
+		}
 		code := ""
 		if len(id.Type.Codings) > 0 {
 			code = id.Type.Codings[0].Code

@@ -166,6 +166,8 @@ func translate(err error) error {
 		switch {
 		case pg.Code == "23505":
 			kind = fault.Conflict
+		case pg.Code[:2] == "22" || pg.Code[:2] == "54" || pg.Code == "23502" || pg.Code == "23514":
+			kind = fault.Data // a value that the tables can't hold
 		case pg.Code[:2] == "08" || pg.Code[:2] == "57" || pg.Code[:2] == "53" || pg.Code[:2] == "40":
 			kind = fault.Unavailable
 		}

@@ -44,7 +44,7 @@ CREATE TABLE labs.observations (
     FOREIGN KEY (org_id, profile_id) REFERENCES cura.profiles (org_id, profile_id),
     FOREIGN KEY (org_id, landing_id) REFERENCES sync.landing (org_id, landing_id)
 );
-CREATE INDEX observations_by_profile ON labs.observations (org_id, profile_id, code);
+CREATE INDEX observations_by_profile ON labs.observations (org_id, profile_id, starts_at);
 
 CREATE TABLE cura.visits (
     LIKE cura.allergies INCLUDING DEFAULTS,
