@@ -160,3 +160,11 @@ func (r *rig) count(sql string, args ...any) int {
 	r.t.Helper()
 	return int(storetest.Query[int64](r.t, r.db, "SELECT count(*) FROM "+sql, args...)[0])
 }
+
+// schedule is the id of the connection's schedule.
+func (r *rig) schedule() string {
+	r.t.Helper()
+	ids := storetest.Query[string](r.t, r.db, "SELECT connection_id::text FROM directory.connections JOIN directory.orgs o USING (org_id) WHERE o.kind = 'live'")
+	require.Len(r.t, ids, 1)
+	return "sync/" + ids[0]
+}
