@@ -67,8 +67,11 @@ func Backoff(attempt int, initial, limit time.Duration) time.Duration {
 	return wait/2 + time.Duration(rand.Int64N(int64(wait)+1)) //nolint:gosec // G404: jitter need not be secret
 }
 
-// DetailsOf finds the details of an activity's error, as the workflow sees it.
+// DetailsOf finds the details of an activity's error, or a child workflow's, as the workflow sees it.
 func DetailsOf(err error) Details {
+	if temporal.IsWorkflowExecutionAlreadyStartedError(err) {
+		return Details{Kind: fault.Conflict, Detail: "an earlier one still runs", Fix: "Wait until it has ended, then retry"}
+	}
 	if app, ok := errors.AsType[*temporal.ApplicationError](err); ok {
 		var d Details
 		if app.HasDetails() && app.Details(&d) == nil && d.Kind != "" {

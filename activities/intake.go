@@ -30,6 +30,8 @@ type intake struct {
 	strategy cura.MatchStrategy
 	// base is the connection's FHIR base: a reference to another server's patient is none to ours of the same id.
 	base string
+	// serverTime is the server's clock when it served the page; zero: unknown.
+	serverTime time.Time
 	// known are patients of this very reading, who have no link in the database yet.
 	known map[string]store.LinkState
 	// decisions are how each patient of the page was matched, by EHR id; the pilot reports them.
@@ -41,7 +43,7 @@ func (in *intake) decide(ctx context.Context, entries []fhir.Entry) ([]store.Ite
 	items := make([]store.Item, len(entries))
 	ids := make([]string, len(entries))
 	for i, e := range entries {
-		items[i] = newItem(e)
+		items[i] = in.newItem(e)
 		ids[i] = items[i].EHRID
 	}
 	var heads map[string]store.Head
@@ -54,48 +56,52 @@ func (in *intake) decide(ctx context.Context, entries []fhir.Entry) ([]store.Ite
 		return nil, err
 	}
 	dropRepeats(items)
-	waited := map[string]string{}
 	for i := range items {
 		if items[i].Outcome == store.Unchanged {
 			continue
 		}
 		head, ok := heads[items[i].EHRID]
-		switch {
-		case ok && bytes.Equal(head.Hash, items[i].Hash[:]):
-			items[i].Outcome = store.Unchanged
-			if head.WaitsForPatient != "" {
-				// It was set aside for want of its patient: worth another look once the patient is linked.
-				waited[items[i].EHRID], items[i].Landing = head.WaitsForPatient, head.Landing
-			}
-		case ok && older(items[i].LastUpdated, head.LastUpdated):
+		if ok && (bytes.Equal(head.Hash, items[i].Hash[:]) || older(items[i].LastUpdated, head.LastUpdated)) {
 			items[i].Outcome = store.Unchanged
 		}
-	}
-	if err := in.wake(ctx, items, waited); err != nil {
-		return nil, err
 	}
 	for i := range items {
 		if items[i].Outcome == "" {
 			in.read(&items[i], entries[i])
 		}
 	}
-	if in.pass.Type == cura.Patient {
-		return items, in.matchPatients(ctx, items)
-	}
-	return items, in.attach(ctx, items)
+	return items, in.tie(ctx, items)
 }
 
-// newItem takes over an entry's head. A resource without a usable id is kept by its content: it can't be told apart
-// otherwise.
-func newItem(e fhir.Entry) store.Item {
+// again decides about resources that have landed before.
+func (in *intake) again(ctx context.Context, items []store.Item) ([]store.Item, error) {
+	for i := range items {
+		in.read(&items[i], fhir.Entry{Resource: items[i].Raw, Size: items[i].RawBytes, Type: string(in.pass.Type)})
+	}
+	return items, in.tie(ctx, items)
+}
+
+// tie finds the profiles that the items belong to.
+func (in *intake) tie(ctx context.Context, items []store.Item) error {
+	if in.pass.Type == cura.Patient {
+		return in.matchPatients(ctx, items)
+	}
+	return in.attach(ctx, items)
+}
+
+// newItem takes over an entry's head. A resource without a usable id, or of another type than was asked for, is kept by
+// its content: it can't be told apart otherwise.
+func (in *intake) newItem(e fhir.Entry) store.Item {
 	it := store.Item{EHRID: e.ID, Hash: e.Hash, Raw: e.Resource, RawBytes: e.Size}
-	if !fhir.IsID(it.EHRID) {
+	if !fhir.IsID(it.EHRID) || e.Type != string(in.pass.Type) {
 		it.EHRID = "sha256:" + hex.EncodeToString(e.Hash[:])
 	}
 	if len(e.VersionID) <= 255 && utf8.ValidString(e.VersionID) && !strings.ContainsRune(e.VersionID, 0) {
 		it.VersionID = e.VersionID
 	}
-	if at, err := time.Parse(time.RFC3339Nano, e.LastUpdated); err == nil {
+	// A time that hasn't come yet by the server's own clock says nothing, and would make every later version an older one.
+	at, err := time.Parse(time.RFC3339Nano, e.LastUpdated)
+	if err == nil && (in.serverTime.IsZero() || at.Before(in.serverTime.Add(time.Minute))) {
 		it.LastUpdated = &at
 	}
 	return it
@@ -119,29 +125,6 @@ func dropRepeats(items []store.Item) {
 			newest[items[i].EHRID] = i
 		}
 	}
-}
-
-// wake clears the outcome of unchanged resources whose patient has been linked since.
-func (in *intake) wake(ctx context.Context, items []store.Item, waited map[string]string) error {
-	if len(waited) == 0 {
-		return nil
-	}
-	patients := make([]string, 0, len(waited))
-	for _, p := range waited {
-		patients = append(patients, p)
-	}
-	states, err := in.patients(ctx, patients)
-	if err != nil {
-		return err
-	}
-	for i := range items {
-		patient, ok := waited[items[i].EHRID]
-		if ok && items[i].Outcome == store.Unchanged && states[patient].Profile != "" {
-			items[i].Outcome = ""
-			delete(waited, items[i].EHRID)
-		}
-	}
-	return nil
 }
 
 func (in *intake) patients(ctx context.Context, ids []string) (map[string]store.LinkState, error) {
@@ -341,6 +324,7 @@ func (in *intake) matchPatient(it *store.Item, found map[string][]match.Candidat
 		it.Profile, it.MatchedBy = d.Profile, string(in.strategy.By)
 	case match.New:
 		it.Profile, it.MatchedBy = cura.ProfileID(uuid.NewString()), "new"
+		it.MatchSystem, it.MatchKeys = in.strategy.System, keys
 	}
 	// Whoever comes later with the same identifier finds this patient's profile, taken.
 	made := match.Candidate{Profile: it.Profile, TakenBy: it.EHRID}

@@ -35,6 +35,7 @@ type hospital struct {
 	shadow  activities.Target
 	a       *activities.Activities
 	env     *testsuite.TestActivityEnvironment
+	sealer  *secrets.Sealer
 	baseURL string
 }
 
@@ -108,15 +109,38 @@ func newHospital(t *testing.T, o options) *hospital {
 	h.a, err = activities.New(h.db.Store, sealer, cfg, nil, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	t.Cleanup(h.a.Close)
+	h.sealer = sealer
+	h.env = h.environment()
+	return h
+}
+
+// environment runs activities; one environment runs one at a time.
+func (h *hospital) environment() *testsuite.TestActivityEnvironment {
 	var suite testsuite.WorkflowTestSuite
-	h.env = suite.NewTestActivityEnvironment()
-	h.env.SetTestTimeout(2 * time.Minute)
+	env := suite.NewTestActivityEnvironment()
+	env.SetTestTimeout(2 * time.Minute)
 	for _, activity := range []any{
 		h.a.TestEndpoint, h.a.RunPilot, h.a.PurgePilot, h.a.BeginRun, h.a.FinishRun, h.a.GiveUp, h.a.RecordStanding, h.a.EvaluateWindow, h.a.PullType,
 	} {
-		h.env.RegisterActivity(activity)
+		env.RegisterActivity(activity)
 	}
-	return h
+	return env
+}
+
+// twin makes a second connection of the same org to the same EHR.
+func (h *hospital) twin(t *testing.T) activities.Target {
+	t.Helper()
+	c := h.connection(t).Connection
+	c.ID, c.Name = cura.ConnectionID(uuid.NewString()), "twin"
+	sealed, err := h.sealer.Seal(h.target.Org, c.ID, secrets.ClientSecret, h.ehr.ClientSecret())
+	require.NoError(t, err)
+	require.NoError(t, h.db.InOrg(t.Context(), h.target.Org, func(tx *store.Tx) error {
+		if err := tx.AddConnection(t.Context(), c, "", "test"); err != nil {
+			return err
+		}
+		return tx.PutCredential(t.Context(), c.ID, string(secrets.ClientSecret), sealed, "test")
+	}))
+	return activities.Target{Org: h.target.Org, Connection: c.ID}
 }
 
 // run executes an activity and gives its result.
@@ -133,8 +157,13 @@ func run[T any](t *testing.T, h *hospital, activity, in any) (T, error) {
 // begin opens a run.
 func (h *hospital) begin(t *testing.T, kind cura.RunKind) string {
 	t.Helper()
+	return h.beginFor(t, h.target, kind)
+}
+
+func (h *hospital) beginFor(t *testing.T, target activities.Target, kind cura.RunKind) string {
+	t.Helper()
 	id := uuid.NewString()
-	_, err := run[activities.BeginResult](t, h, h.a.BeginRun, activities.BeginInput{Target: h.target, Run: id, Kind: kind, WorkflowID: "test"})
+	_, err := run[activities.BeginResult](t, h, h.a.BeginRun, activities.BeginInput{Target: target, Run: id, Kind: kind, WorkflowID: "test"})
 	require.NoError(t, err)
 	return id
 }

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/cura-health/ehr-sync/internal/cura"
 	"github.com/cura-health/ehr-sync/internal/ehr"
 	"github.com/cura-health/ehr-sync/internal/failpoint"
@@ -105,7 +107,7 @@ func (r *PilotResult) add(p cura.PilotPatient) {
 	case string(match.Ambiguous):
 		r.Ambiguous++
 	}
-	if len(p.Rejected) > 0 {
+	if p.Match == rejected || len(p.Rejected) > 0 {
 		r.Rejected++
 	}
 	if len(p.Missing) > 0 {
@@ -155,19 +157,32 @@ func (p *pilot) slots(ctx context.Context) ([]store.PilotSlot, error) {
 	return slots, err
 }
 
+// choose gives the EHR ids of the patients to pilot, each once.
 func (p *pilot) choose(ctx context.Context) ([]string, error) {
 	var ids []string
+	add := func(id string) {
+		if !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	var chosen []string
 	err := p.a.store.InOrg(ctx, p.in.Org, func(tx *store.Tx) error {
 		var err error
-		ids, err = tx.PilotChoices(ctx, p.in.Connection)
+		chosen, err = tx.PilotChoices(ctx, p.in.Connection)
 		return err
 	})
-	if err != nil || len(ids) > 0 {
-		return ids, err
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range chosen {
+		add(id)
+	}
+	if len(ids) > 0 {
+		return ids, nil
 	}
 	err = p.search(ctx, ehr.Query{Type: cura.Patient, Count: p.in.Patients}, func(e fhir.Entry) bool {
 		if fhir.IsID(e.ID) {
-			ids = append(ids, e.ID)
+			add(e.ID)
 		}
 		return len(ids) < p.in.Patients
 	})
@@ -196,30 +211,70 @@ func (p *pilot) search(ctx context.Context, query ehr.Query, yield func(fhir.Ent
 	}
 }
 
-// previewLines bounds the preview of one resource, and previewResources how many of a type are previewed.
-const previewLines = 60
+// Bounds of what one patient's report is made of.
+const (
+	// previewLines bounds the preview of a type, which shows its first resource.
+	previewLines = 60
+	// maxEntries bounds how many resources of a type are read: they are all in memory at once.
+	maxEntries = 2000
+)
+
+// rejected is the cura.PilotPatient.Match of a patient of whom nothing can be taken.
+const rejected = "rejected"
+
+// part is what was read of one patient in one type.
+type part struct {
+	pass      store.Pass
+	items     []store.Item
+	decisions map[string]match.Decision
+}
 
 // patient reads one patient whole and writes rows and report in one transaction, as the sandbox org.
 func (p *pilot) patient(ctx context.Context, slot store.PilotSlot) (*cura.PilotPatient, error) {
 	report := &cura.PilotPatient{Position: slot.Position, Counts: map[cura.ResourceType]cura.Counts{}}
-	type part struct {
-		pass  store.Pass
-		items []store.Item
+	parts, err := p.read(ctx, slot.EHRID, report)
+	if err != nil {
+		return nil, err
 	}
+	err = p.write(ctx, report, parts)
+	if fault.Is(err, fault.Data) {
+		// Not even setting aside what the tables refuse has helped: the report alone is kept.
+		report = &cura.PilotPatient{
+			Position: slot.Position, Counts: map[cura.ResourceType]cura.Counts{}, Match: rejected, MatchReason: fault.Public(err),
+		}
+		err = p.write(ctx, report, nil)
+	}
+	return report, err
+}
+
+// read gets a patient's resources and decides what becomes of each. What is odd about this patient alone goes into the
+// report, for the others to be piloted all the same; the error is what stops them too.
+func (p *pilot) read(ctx context.Context, patient string, report *cura.PilotPatient) ([]part, error) {
 	var parts []part
 	known := map[string]store.LinkState{}
 	for _, t := range cura.ResourceTypes() {
 		if !p.wants(t) {
 			continue
 		}
-		entries, err := p.entries(ctx, t, slot.EHRID)
-		switch {
-		case err != nil && TypeOff(fault.KindOf(err)) && t != cura.Patient:
+		entries, more, err := p.entries(ctx, t, patient)
+		switch kind := fault.KindOf(err); {
+		case err == nil:
+		case t == cura.Patient && kind == fault.NotFound:
+			report.Match, report.MatchReason = rejected, "the EHR has no such patient"
+			return nil, nil
+		case t == cura.Patient && ofPatient(kind):
+			report.Match, report.MatchReason = rejected, fault.Public(err)
+			return nil, nil
+		case t != cura.Patient && TypeOff(kind):
 			continue // the endpoint test has switched the type off, or will
-		case fault.Is(err, fault.NotFound) && t == cura.Patient:
-			report.Match, report.MatchReason = "rejected", "the EHR has no such patient"
-		case err != nil:
+		case ofPatient(kind):
+			report.Rejected = append(report.Rejected, string(t)+" can't be read: "+fault.Public(err))
+			continue
+		default:
 			return nil, err
+		}
+		if more {
+			report.Notes = append(report.Notes, fmt.Sprintf("%s: the EHR has more than %d; the pilot has read no further", t, maxEntries))
 		}
 		pass := store.Pass{Connection: p.shadow.Connection, Type: t, Run: p.in.Run}
 		in := intake{a: p.a, pass: pass, target: p.shadow, live: p.in.Target, strategy: p.conn.Match, base: p.conn.BaseURL, known: known}
@@ -228,68 +283,144 @@ func (p *pilot) patient(ctx context.Context, slot store.PilotSlot) (*cura.PilotP
 			return nil, err
 		}
 		if t == cura.Patient {
-			describePatient(report, items, in.decisions)
+			p.ownProfiles(items, in.decisions)
 			for _, it := range items {
 				known[it.EHRID] = store.LinkState{Profile: it.Profile, InReview: it.Outcome == store.InReview}
 			}
 		}
-		if err := describe(report, t, items); err != nil {
-			return nil, err
-		}
-		parts = append(parts, part{pass, items})
+		parts = append(parts, part{pass, items, in.decisions})
 	}
-	err := p.a.store.InOrg(ctx, p.shadow.Org, func(tx *store.Tx) error {
+	return parts, nil
+}
+
+// ofPatient reports whether a fault of this kind is about the one patient that was asked for, and not about the connection.
+func ofPatient(kind fault.Kind) bool {
+	return kind == fault.Data || kind == fault.Protocol || kind == fault.NotFound
+}
+
+// ownProfiles gives patients that matched a live profile one of this shadow's own to be written to, the same each time. Two
+// connections of an org can pilot the same person, and each must be purged without the other.
+func (p *pilot) ownProfiles(items []store.Item, decisions map[string]match.Decision) {
+	for i := range items {
+		it := &items[i]
+		// One that was linked before has its own already.
+		if it.MatchedBy != "" && decisions[it.EHRID].Outcome == match.Matched {
+			name := string(p.shadow.Connection) + "/" + string(it.Profile)
+			it.Profile = cura.ProfileID(uuid.NewSHA1(uuid.NameSpaceOID, []byte(name)).String())
+		}
+	}
+}
+
+// write keeps what was read of a patient, and the report, to which it adds what became of each resource.
+func (p *pilot) write(ctx context.Context, report *cura.PilotPatient, parts []part) error {
+	return p.a.store.InOrg(ctx, p.shadow.Org, func(tx *store.Tx) error {
+		unlinked := map[string]bool{}
 		for _, part := range parts {
-			counts, err := tx.ApplyPatient(ctx, part.pass, mappings.Version, part.items)
+			part.orphan(unlinked)
+			counts, refused, err := tx.TryPatient(ctx, part.pass, mappings.Version, part.items)
+			if err == nil && len(refused) > 0 {
+				part.setAside(refused, unlinked)
+				counts, err = tx.ApplyPatient(ctx, part.pass, mappings.Version, part.items)
+			}
 			if err != nil {
 				return err
 			}
 			report.Counts[part.pass.Type] = counts
+			part.describe(report)
 		}
 		return tx.PutPilotReport(ctx, p.shadow.Connection, *report)
 	})
-	return report, err
+}
+
+// setAside quarantines what the tables can't hold. A patient among it has no profile that others could be tied to.
+func (p part) setAside(refused []int, unlinked map[string]bool) {
+	for _, i := range refused {
+		it := &p.items[i]
+		it.Outcome = store.Quarantined
+		it.Reasons = []store.Reason{{Path: string(p.pass.Type), Text: "has a value that the database can't hold"}}
+		if p.pass.Type == cura.Patient {
+			unlinked[it.EHRID] = true
+		}
+	}
+}
+
+// orphan sets aside the resources of patients that have been set aside themselves.
+func (p part) orphan(unlinked map[string]bool) {
+	for i := range p.items {
+		it := &p.items[i]
+		if p.pass.Type != cura.Patient && it.Outcome == store.Stored && unlinked[it.Record.PatientEHRID] {
+			it.Outcome, it.WaitsForPatient = store.Quarantined, it.Record.PatientEHRID
+			it.Reasons = []store.Reason{{Path: string(p.pass.Type) + ".subject", Text: "refers to a patient who was set aside"}}
+		}
+	}
 }
 
 func (p *pilot) wants(t cura.ResourceType) bool {
 	return slices.Contains(p.conn.Types, t)
 }
 
-// entries reads what the EHR has of one patient: the Patient itself by id, the rest by search.
-func (p *pilot) entries(ctx context.Context, t cura.ResourceType, patient string) ([]fhir.Entry, error) {
+// entries reads what the EHR has of one patient: the Patient itself by id, the rest by search. With more there is more than
+// maxEntries.
+func (p *pilot) entries(ctx context.Context, t cura.ResourceType, patient string) (entries []fhir.Entry, more bool, err error) {
 	if t == cura.Patient {
 		raw, err := p.client.Read(ctx, t, patient)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		head, err := fhir.Head(raw)
 		if err != nil {
-			return nil, fault.Wrap("reading a pilot patient", fault.Protocol, "the answer isn't JSON", err)
+			return nil, false, fault.Wrap("reading a pilot patient", fault.Protocol, "the answer isn't JSON", err)
 		}
 		hash, err := fhir.Hash(raw)
 		if err != nil {
-			return nil, fault.Wrap("reading a pilot patient", fault.Protocol, "the answer isn't JSON", err)
+			return nil, false, fault.Wrap("reading a pilot patient", fault.Protocol, "the answer isn't JSON", err)
 		}
 		return []fhir.Entry{{
 			Resource: raw, Size: int64(len(raw)), Type: head.Type, ID: head.ID, VersionID: head.VersionID,
 			LastUpdated: head.LastUpdated, Hash: hash,
-		}}, nil
+		}}, false, nil
 	}
-	var entries []fhir.Entry
-	err := p.search(ctx, ehr.Query{Type: t, Params: url.Values{"patient": {patient}}}, func(e fhir.Entry) bool {
-		entries = append(entries, e)
-		return true
+	err = p.search(ctx, ehr.Query{Type: t, Params: url.Values{"patient": {patient}}}, func(e fhir.Entry) bool {
+		if more = len(entries) == maxEntries; !more {
+			entries = append(entries, e)
+		}
+		return !more
 	})
-	return entries, err
+	return entries, more, err
+}
+
+// describe adds what became of a part to the report: of the Patient, how it was matched.
+func (p part) describe(report *cura.PilotPatient) {
+	if p.pass.Type == cura.Patient {
+		p.describePatient(report)
+	}
+	previewed := false
+	for _, it := range p.items {
+		for _, r := range it.Reasons {
+			report.Rejected = append(report.Rejected, fmt.Sprintf("%s %s", r.Path, r.Text))
+		}
+		if previewed || it.Raw == nil || (it.Outcome != store.Stored && it.Outcome != store.InReview) {
+			continue
+		}
+		previewed = true
+		lines, err := mappings.Preview(it.Raw)
+		if err != nil {
+			report.Notes = append(report.Notes, string(p.pass.Type)+": there is no preview of the first one")
+			continue
+		}
+		for _, l := range lines[:min(len(lines), previewLines)] {
+			report.Preview = append(report.Preview, cura.PreviewLine(l))
+		}
+	}
 }
 
 // describePatient adds how the Patient was matched, and which required fields are missing.
-func describePatient(report *cura.PilotPatient, items []store.Item, decisions map[string]match.Decision) {
-	for _, it := range items {
-		if d, ok := decisions[it.EHRID]; ok {
+func (p part) describePatient(report *cura.PilotPatient) {
+	for _, it := range p.items {
+		if it.Outcome == store.Quarantined {
+			report.Match, report.MatchReason = rejected, "the Patient resource was rejected"
+		} else if d, ok := p.decisions[it.EHRID]; ok {
 			report.Match, report.MatchReason = string(d.Outcome), d.Reason
-		} else if it.Outcome == store.Quarantined {
-			report.Match, report.MatchReason = "rejected", "the Patient resource was rejected"
 		}
 		profile := it.Record.Profile
 		if profile == nil {
@@ -307,40 +438,25 @@ func describePatient(report *cura.PilotPatient, items []store.Item, decisions ma
 	}
 }
 
-// describe adds the rejections of a type to the report, and the preview of its first resource.
-func describe(report *cura.PilotPatient, t cura.ResourceType, items []store.Item) error {
-	previewed := false
-	for _, it := range items {
-		for _, r := range it.Reasons {
-			report.Rejected = append(report.Rejected, fmt.Sprintf("%s %s", r.Path, r.Text))
-		}
-		if previewed || it.Raw == nil || (it.Outcome != store.Stored && it.Outcome != store.InReview) {
-			continue
-		}
-		previewed = true
-		lines, err := mappings.Preview(it.Raw)
-		if err != nil {
-			return fault.Wrap("previewing a pilot patient", fault.Data, "a mapped "+string(t)+" can't be previewed", err)
-		}
-		for _, l := range lines[:min(len(lines), previewLines)] {
-			report.Preview = append(report.Preview, cura.PreviewLine(l))
-		}
-	}
-	return nil
-}
-
 // PurgeInput says whose pilot is purged, and why.
 type PurgeInput struct {
 	Target
 	Why string `json:"why"`
 }
 
-// PurgePilot deletes all pilot data of a connection from the sandbox org.
+// PurgePilot deletes all pilot data of a connection from the sandbox org, and the choice of patients from the live one. A
+// shadow that isn't there is as good as purged.
 func (a *Activities) PurgePilot(ctx context.Context, in PurgeInput) error {
+	return temporalError(ctx, a.purgePilot(ctx, in))
+}
+
+func (a *Activities) purgePilot(ctx context.Context, in PurgeInput) error {
 	shadow, err := a.shadow(ctx, in.Target)
-	if err != nil {
-		return temporalError(ctx, err)
+	if err == nil {
+		err = a.store.InOrg(ctx, shadow.Org, func(tx *store.Tx) error { return tx.PurgePilot(ctx, shadow.Connection, in.Why) })
 	}
-	err = a.store.InOrg(ctx, shadow.Org, func(tx *store.Tx) error { return tx.PurgePilot(ctx, shadow.Connection, in.Why) })
-	return temporalError(ctx, err)
+	if err != nil && !fault.Is(err, fault.NotFound) {
+		return err
+	}
+	return a.store.InOrg(ctx, in.Org, func(tx *store.Tx) error { return tx.ClearPilotChoices(ctx, in.Connection) })
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/cura-health/ehr-sync/internal/ehr"
 	"github.com/cura-health/ehr-sync/internal/failpoint"
 	"github.com/cura-health/ehr-sync/internal/fault"
+	"github.com/cura-health/ehr-sync/internal/fhir"
 	"github.com/cura-health/ehr-sync/internal/store"
 	"github.com/cura-health/ehr-sync/mappings"
 )
@@ -23,8 +24,6 @@ type PullInput struct {
 	Type cura.ResourceType `json:"type"`
 	// Full reads everything; otherwise the pass begins at the watermark, less the overlap.
 	Full bool `json:"full"`
-	// WaitForLease waits for another run that is reading the type; otherwise the pull ends at once with fault.Busy.
-	WaitForLease bool `json:"wait_for_lease"`
 }
 
 // PullResult says how far it came.
@@ -42,8 +41,6 @@ const (
 	// longestHold is the longest Retry-After that is sat out inside the activity; a longer one is a durable timer of
 	// the workflow.
 	longestHold = 30 * time.Second
-	// maxRestarts is how often a pass may begin again because the server forgot its page links.
-	maxRestarts = 3
 )
 
 // PullType reads pages of one type and commits each with its cursor, until the pass is at its end, the chunk is full,
@@ -64,7 +61,7 @@ func (a *Activities) pullType(ctx context.Context, in PullInput) (result PullRes
 		pass, err = tx.TakeLease(ctx, pass)
 		return err
 	})
-	if fault.Is(err, fault.Busy) && !in.WaitForLease {
+	if fault.Is(err, fault.Busy) {
 		return result, fault.Newf("taking the lease", fault.Busy, "another run is reading %s", in.Type).GivenUp(1)
 	}
 	if err != nil {
@@ -81,13 +78,15 @@ func (a *Activities) pullType(ctx context.Context, in PullInput) (result PullRes
 	}
 	began := time.Now()
 	for {
-		done, wait, err := p.page(ctx, &result.Counts)
+		restarts, done, wait, err := p.page(ctx, &result.Counts)
 		switch {
 		case err != nil:
 			return result, err
+		case restarts:
+			continue
 		case done:
 			result.Done = true
-			return result, nil
+			return result, p.wake(ctx)
 		case wait > 0:
 			result.Wait = wait
 			return result, nil
@@ -120,62 +119,129 @@ func stopping(ctx context.Context) bool {
 
 // puller reads the pages of one pass, one after the other.
 type puller struct {
-	a        *Activities
-	in       PullInput
-	client   *ehr.Client
-	pass     store.Pass
-	intake   intake
-	restarts int
+	a      *Activities
+	in     PullInput
+	client *ehr.Client
+	pass   store.Pass
+	intake intake
 }
 
 // page takes the next page from the EHR to the tables. The order is the promise: fetch, decide, then rows, counts, audit
-// and cursor in one transaction.
-func (p *puller) page(ctx context.Context, counts *cura.Counts) (done bool, wait time.Duration, err error) {
-	query, candidate, done, err := p.next(ctx)
-	if err != nil || done {
-		return done, 0, err
+// and cursor in one transaction. Where the pass has to begin again instead, it says so.
+func (p *puller) page(ctx context.Context, counts *cura.Counts) (restarts, done bool, wait time.Duration, err error) {
+	query, cursor, err := p.next(ctx)
+	if err != nil || cursor.Done {
+		return false, cursor.Done, 0, err
 	}
 	page, wait, err := p.a.fetch(ctx, p.client, query)
-	if fault.Is(err, fault.Expired) && p.restarts < maxRestarts {
-		p.restarts++
-		return false, 0, p.a.store.InOrg(ctx, p.in.Org, func(tx *store.Tx) error { return tx.DropCursor(ctx, p.pass) })
+	if err != nil {
+		again, err := p.restart(ctx, cursor, err)
+		return again, false, 0, err
 	}
-	if err != nil || wait > 0 {
-		return false, wait, err
+	if wait > 0 {
+		return false, false, wait, nil
 	}
 	failpoint.Reach(failpoint.PageFetched)
-	if query.Next == "" {
-		candidate = page.ServerTime
+	advance := store.Advance{Since: query.Since, Next: page.Next, Candidate: page.ServerTime}
+	if query.Next != "" {
+		advance.Candidate = *cursor.Candidate
 	}
-	items, err := p.intake.decide(ctx, page.Entries)
+	p.intake.serverTime = page.ServerTime
+	applied, err := p.apply(ctx, page.Entries, advance)
 	if err != nil {
-		return false, 0, err
-	}
-	advance := store.Advance{Since: query.Since, Next: page.Next, Candidate: candidate}
-	var applied cura.Counts
-	apply := func(tx *store.Tx) error {
-		applied, err = tx.ApplyPage(ctx, p.pass, mappings.Version, items, advance)
-		return err
-	}
-	err = p.a.store.InOrg(ctx, p.in.Org, apply)
-	if fault.Is(err, fault.Data) {
-		if err := p.intake.setAside(ctx, items); err != nil {
-			return false, 0, err
-		}
-		err = p.a.store.InOrg(ctx, p.in.Org, apply)
-	}
-	if err != nil {
-		return false, 0, err
+		return false, false, 0, err
 	}
 	*counts = counts.Plus(applied)
 	failpoint.Reach(failpoint.PageCommitted)
-	return page.Next == "", 0, nil
+	return false, page.Next == "", 0, nil
+}
+
+// apply decides a page and writes it. It is decided again when another connection has made a profile for one of its new
+// patients meanwhile, and gone through one by one when the database refuses it.
+func (p *puller) apply(ctx context.Context, entries []fhir.Entry, advance store.Advance) (applied cura.Counts, err error) {
+	for {
+		items, err := p.intake.decide(ctx, entries)
+		if err != nil {
+			return applied, err
+		}
+		write := func(tx *store.Tx) error {
+			var err error
+			applied, err = tx.ApplyPage(ctx, p.pass, mappings.Version, items, advance)
+			return err
+		}
+		err = p.a.store.InOrg(ctx, p.in.Org, write)
+		if fault.Is(err, fault.Data) {
+			if err := p.intake.setAside(ctx, items); err != nil {
+				return applied, err
+			}
+			err = p.a.store.InOrg(ctx, p.in.Org, write)
+		}
+		if !errors.Is(err, store.ErrMatchedMeanwhile) {
+			return applied, err
+		}
+	}
+}
+
+// maxRestarts is how often a pass may begin again because the server forgot its page links.
+const maxRestarts = 3
+
+// restart begins the pass again where that can help: the server has forgotten its page links, or its pages are too large.
+// Otherwise it gives err back.
+func (p *puller) restart(ctx context.Context, cursor store.Cursor, err error) (bool, error) {
+	restarts, size := cursor.Restarts, cursor.PageSize
+	switch {
+	case fault.Is(err, fault.Expired) && restarts < maxRestarts:
+		restarts++
+	case errors.Is(err, ehr.ErrPageTooLarge) && size != 1:
+		if size == 0 {
+			size = p.a.cfg.PageSize
+		}
+		size = max(size/2, 1)
+	case fault.Is(err, fault.Expired):
+		if f, ok := errors.AsType[*fault.Error](err); ok {
+			return false, f.GivenUp(restarts + 1)
+		}
+		return false, err
+	default:
+		return false, err
+	}
+	return true, p.a.store.InOrg(ctx, p.in.Org, func(tx *store.Tx) error { return tx.RestartPass(ctx, p.pass, restarts, size) })
+}
+
+// wake takes up what was set aside for want of its patient, once the patient is linked. The EHR serves such a resource
+// again only when it changes, so it is read from the landing.
+func (p *puller) wake(ctx context.Context) error {
+	const batch = 200
+	for {
+		var waiting []store.Item
+		err := p.a.store.InOrg(ctx, p.in.Org, func(tx *store.Tx) error {
+			var err error
+			waiting, err = tx.Woken(ctx, p.pass, batch)
+			return err
+		})
+		if err != nil || len(waiting) == 0 {
+			return err
+		}
+		items, err := p.intake.again(ctx, waiting)
+		if err != nil {
+			return err
+		}
+		write := func(tx *store.Tx) error { return tx.ApplyWoken(ctx, p.pass, mappings.Version, items) }
+		err = p.a.store.InOrg(ctx, p.in.Org, write)
+		if fault.Is(err, fault.Data) {
+			if err := p.intake.setAside(ctx, items); err != nil {
+				return err
+			}
+			err = p.a.store.InOrg(ctx, p.in.Org, write)
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // next says what to ask the EHR for: the page that the cursor names, or the first one of the pass.
-func (p *puller) next(ctx context.Context) (query ehr.Query, candidate time.Time, done bool, err error) {
-	query = ehr.Query{Type: p.in.Type}
-	var cursor store.Cursor
+func (p *puller) next(ctx context.Context) (query ehr.Query, cursor store.Cursor, err error) {
 	var watermark *time.Time
 	err = p.a.store.InOrg(ctx, p.in.Org, func(tx *store.Tx) error {
 		if cursor, err = tx.Cursor(ctx, p.pass); err != nil {
@@ -184,26 +250,22 @@ func (p *puller) next(ctx context.Context) (query ehr.Query, candidate time.Time
 		watermark, err = tx.Watermark(ctx, p.pass)
 		return err
 	})
+	query = ehr.Query{Type: p.in.Type, Count: cursor.PageSize, Next: cursor.Next}
 	switch {
 	case err != nil || cursor.Done:
-		return query, candidate, cursor.Done, err
-	case cursor.Next != "":
-		query.Next = cursor.Next
-		if cursor.Since != nil {
-			query.Since = *cursor.Since
-		}
-		return query, *cursor.Candidate, false, nil
-	case watermark != nil && !p.in.Full:
+	case cursor.Next != "" && cursor.Since != nil:
+		query.Since = *cursor.Since
+	case cursor.Next == "" && watermark != nil && !p.in.Full:
 		query.Since = watermark.Add(-p.a.cfg.Overlap)
 	}
-	return query, candidate, false, nil
+	return query, cursor, err
 }
 
 // fetch gets one page. What passes by itself is tried again, with backoff and jitter, a capped number of times; a server
 // that throttles is waited for without counting, here or, when it asks for long, by the workflow.
 func (a *Activities) fetch(ctx context.Context, client *ehr.Client, query ehr.Query) (ehr.Page, time.Duration, error) {
 	began := time.Now()
-	for attempt := 1; ; {
+	for attempt, throttles := 1, 1; ; {
 		page, err := client.Search(ctx, query)
 		if err == nil {
 			if len(page.Dropped) > 0 {
@@ -216,10 +278,11 @@ func (a *Activities) fetch(ctx context.Context, client *ehr.Client, query ehr.Qu
 			}
 			return page, 0, nil
 		}
-		wait, counted := a.retry(err, attempt)
+		wait, counted := a.retry(err, attempt, throttles)
 		if wait < 0 {
 			return ehr.Page{}, 0, err
 		}
+		throttles++
 		if counted {
 			attempt++
 		} else if wait > longestHold || time.Since(began) > a.cfg.ChunkTime || stopping(ctx) {
@@ -233,7 +296,7 @@ func (a *Activities) fetch(ctx context.Context, client *ehr.Client, query ehr.Qu
 
 // retry says how long to wait before trying again after err, and whether that uses up an attempt. A negative wait means
 // not to try again.
-func (a *Activities) retry(err error, attempt int) (wait time.Duration, counted bool) {
+func (a *Activities) retry(err error, attempt, throttles int) (wait time.Duration, counted bool) {
 	f, ok := errors.AsType[*fault.Error](err)
 	if !ok {
 		return -1, false
@@ -243,7 +306,7 @@ func (a *Activities) retry(err error, attempt int) (wait time.Duration, counted 
 		if f.RetryAfter > 0 {
 			return f.RetryAfter, false
 		}
-		return Backoff(attempt, a.cfg.RetryInitial, a.cfg.RetryMax), false
+		return Backoff(throttles, a.cfg.RetryInitial, a.cfg.RetryMax), false
 	case fault.Transient, fault.Network, fault.Unknown:
 		if attempt >= a.cfg.RetryAttempts {
 			_ = f.GivenUp(attempt)

@@ -3,8 +3,11 @@ package activities_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -13,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/temporal"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/cura-health/ehr-sync/activities"
 	"github.com/cura-health/ehr-sync/internal/config"
@@ -187,22 +191,28 @@ func TestAResourceAboveTheCapIsCountedAndTheRunGoesOn(t *testing.T) {
 	require.EqualValues(t, 0, h.stored(t, "SELECT count(*) FROM sync.landing WHERE length(raw) > 1000000"), "its bytes aren't kept")
 }
 
+// TestWhatWaitedForItsPatientIsStoredOnceThePatientIsThere: also when the EHR never serves the record again, because it
+// is older than the overlap.
 func TestWhatWaitedForItsPatientIsStoredOnceThePatientIsThere(t *testing.T) {
 	t.Parallel()
-	h := newHospital(t, options{})
-	observation := func(id, patient string) json.RawMessage {
-		return json.RawMessage(`{"resourceType":"Observation","id":"` + id + `","status":"final","code":{"text":"x"},"subject":{"reference":"Patient/` + patient + `"}}`)
-	}
-	require.NoError(t, h.ehr.Put(observation("early", "late-patient")))
+	h := newHospital(t, options{config: func(c *config.Config) { c.Overlap = 0 }})
+	require.NoError(t, h.ehr.Put(json.RawMessage(`{"resourceType":"Observation","id":"early","status":"final","code":{"text":"x"},"subject":{"reference":"Patient/late-patient"}}`)))
 	counts := h.pullAll(t, cura.RunBackfill)
 	require.Equal(t, 1, counts[cura.Observation].Quarantined, "its patient hasn't been served")
+	storetest.Query[string](t, h.db, "UPDATE sync.watermarks SET watermark = watermark + interval '2 seconds' RETURNING resource_type")
 
-	require.NoError(t, h.ehr.Put(json.RawMessage(`{"resourceType":"Patient","id":"late-patient","identifier":[{"system":"`+h.ehr.MRNSystem()+`","value":"LATE-1"}]}`)))
-	counts = h.pullAll(t, cura.RunIncremental)
-	require.Equal(t, 1, counts[cura.Patient].Stored)
-	require.Equal(t, 1, counts[cura.Observation].Stored, "the overlap serves it again")
-	require.Zero(t, counts[cura.Observation].Landed, "the raw version had landed before")
+	late := `{"resourceType":"Patient","id":"late-patient","identifier":[{"system":"` + h.ehr.MRNSystem() + `","value":"LATE-1"}]}`
+	require.NoError(t, h.ehr.Put(json.RawMessage(late)))
+	id := h.begin(t, cura.RunIncremental)
+	_, err := h.pull(t, activities.PullInput{Run: id, Type: cura.Patient, Full: true})
+	require.NoError(t, err)
+	served, err := h.pull(t, activities.PullInput{Run: id, Type: cura.Observation})
+	require.NoError(t, err)
+	require.Zero(t, served.Served, "the EHR doesn't serve it again")
+	require.EqualValues(t, 1, h.stored(t, "SELECT count(*) FROM labs.observations WHERE ehr_id = 'early'"))
+	require.EqualValues(t, 1, h.stored(t, "SELECT count(*) FROM sync.landing WHERE ehr_id = 'early'"), "its raw version had landed before")
 	require.EqualValues(t, 0, h.stored(t, "SELECT count(*) FROM sync.quarantine WHERE closed_at IS NULL"))
+	require.EqualValues(t, 1, h.stored(t, "SELECT count(*) FROM audit.records WHERE kind = 'resources.woken'"))
 }
 
 func TestPatientsThatSomeoneMustDecideAboutWaitWithTheirRecords(t *testing.T) {
@@ -232,9 +242,7 @@ func TestAnotherRunThatHoldsTheLeaseIsLeftAlone(t *testing.T) {
 	_, err := run[activities.PullResult](t, h, h.a.PullType, activities.PullInput{Target: h.target, Run: second, Type: cura.Patient})
 	require.Equal(t, fault.Busy, kindOf(t, err))
 	var app *temporal.ApplicationError
-	require.True(t, errors.As(err, &app) && app.NonRetryable(), "a sync that doesn't wait ends at once")
-	_, err = run[activities.PullResult](t, h, h.a.PullType, activities.PullInput{Target: h.target, Run: second, Type: cura.Patient, WaitForLease: true})
-	require.True(t, errors.As(err, &app) && !app.NonRetryable(), "a backfill comes again")
+	require.True(t, errors.As(err, &app) && app.NonRetryable(), "whether to wait is the workflow's to decide")
 	_, err = run[activities.PullResult](t, h, h.a.PullType, activities.PullInput{Target: h.target, Run: first, Type: cura.Patient})
 	require.NoError(t, err, "the same run takes over from itself")
 }
@@ -293,7 +301,7 @@ func TestOddValuesStopOnlyTheirOwnResource(t *testing.T) {
 	counts := h.pullAll(t, cura.RunBackfill)
 	require.Equal(t, h.ehr.Counts()["Patient"], counts[cura.Patient].Served)
 	require.Equal(t, 1, counts[cura.Patient].Quarantined, "the one with a NUL")
-	require.Zero(t, counts[cura.Patient].InReview)
+	require.Equal(t, 1, counts[cura.Patient].InReview, "the one whose identifier is too long to be looked up by")
 	require.Equal(t, h.ehr.Counts()["Observation"], counts[cura.Observation].Stored)
 	require.Equal(t, []string{"Ōe 健三郎 👩🏽‍⚕️"}, storetest.Query[string](t, h.db, "SELECT family FROM cura.profiles WHERE ehr_id = 'emoji'"))
 	require.Equal(t, []string{"1.2300000000000000000000000001e-5"}, storetest.Query[string](t, h.db, "SELECT value FROM labs.observations WHERE ehr_id = 'digits'"))
@@ -314,4 +322,91 @@ func TestAPageThatTheDatabaseRefusesLosesOnlyWhatItCantHold(t *testing.T) {
 	require.Equal(t, 1, counts.Quarantined)
 	require.Equal(t, h.ehr.Counts()["Observation"]-1, counts.Stored)
 	require.EqualValues(t, 1, h.stored(t, "SELECT count(*) FROM sync.quarantine WHERE reasons::text LIKE '%can''t hold%'"))
+}
+
+func TestAServerThatForgetsItsDeepPagesIsGivenUpAfterSomeRestarts(t *testing.T) {
+	t.Parallel()
+	h := newHospital(t, options{config: func(c *config.Config) { c.ChunkResources = 1 }})
+	id := h.begin(t, cura.RunBackfill)
+	_, err := h.pull(t, activities.PullInput{Run: id, Type: cura.Patient, Full: true})
+	require.NoError(t, err)
+	in := activities.PullInput{Target: h.target, Run: id, Type: cura.Observation, Full: true}
+	for calls := 0; ; calls++ {
+		require.Less(t, calls, 50, "it ends")
+		// Every link is forgotten by the time that the next chunk follows it.
+		_, err = run[activities.PullResult](t, h, h.a.PullType, in)
+		if err != nil {
+			break
+		}
+		require.NoError(t, h.ehr.SetFaults(sandbox.Faults{FailNext: []sandbox.FailNext{{Count: 1, Status: 410, Type: "Observation"}}}))
+	}
+	require.Equal(t, fault.Expired, kindOf(t, err))
+	var app *temporal.ApplicationError
+	require.True(t, errors.As(err, &app) && app.NonRetryable())
+}
+
+func TestPagesThatAreTooLargeBecomeSmaller(t *testing.T) {
+	t.Parallel()
+	// Each of a page's resources is below the cap of a resource, and seven of them are above the cap of a page.
+	h := newHospital(t, options{config: func(c *config.Config) { c.MaxResourceBytes = 20 << 20 }})
+	id := h.begin(t, cura.RunBackfill)
+	_, err := h.pull(t, activities.PullInput{Run: id, Type: cura.Patient, Full: true})
+	require.NoError(t, err)
+	big := map[string]int{}
+	for _, found := range []string{"a", "b", "c", "d", "e"} {
+		require.NoError(t, h.ehr.Put(json.RawMessage(`{"resourceType":"Encounter","id":"`+found+`","status":"finished","class":{"code":"AMB"},"subject":{"reference":"Patient/none"}}`)))
+		big["Encounter/"+found] = 15 << 20
+	}
+	require.NoError(t, h.ehr.SetFaults(sandbox.Faults{Oversize: big}))
+	counts, err := h.pull(t, activities.PullInput{Run: id, Type: cura.Encounter, Full: true})
+	require.NoError(t, err)
+	require.EqualValues(t, h.ehr.Counts()["Encounter"], h.stored(t, "SELECT count(*) FROM sync.resources WHERE resource_type = 'Encounter'"), "%+v", counts)
+}
+
+func TestATimeInTheFutureDoesntKeepLaterVersionsOut(t *testing.T) {
+	t.Parallel()
+	h := newHospital(t, options{})
+	observation := func(text, updated string) {
+		require.NoError(t, h.ehr.Put(json.RawMessage(`{"resourceType":"Observation","id":"o","meta":{"lastUpdated":"`+updated+`"},"status":"final","code":{"text":"`+text+`"},"subject":{"reference":"Patient/p"}}`)))
+	}
+	require.NoError(t, h.ehr.Put(json.RawMessage(`{"resourceType":"Patient","id":"p","birthDate":"1980-01-01","identifier":[{"system":"`+h.ehr.MRNSystem()+`","value":"P"}]}`)))
+	require.NoError(t, h.ehr.SetFaults(sandbox.Faults{ClockSkewSeconds: 86400}))
+	observation("first", "")
+	require.NoError(t, h.ehr.SetFaults(sandbox.Faults{}))
+	h.pullAll(t, cura.RunBackfill)
+	observation("second", "")
+	h.pullAll(t, cura.RunBackfill)
+	require.Equal(t, []string{"second"}, storetest.Query[string](t, h.db, "SELECT label FROM labs.observations WHERE ehr_id = 'o'"))
+}
+
+func TestTwoConnectionsThatServeTheSameNewPatientsMakeOneProfileEach(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var lines strings.Builder
+	for i := range 200 {
+		fmt.Fprintf(&lines, `{"resourceType":"Patient","id":"p%d","birthDate":"1980-01-01","identifier":[{"type":{"coding":[{"code":"MR"}]},"system":"urn:mrn","value":"M%d"}]}`+"\n", i, i)
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "patients.ndjson"), []byte(lines.String()), 0o600))
+	h := newHospital(t, options{sandbox: sandbox.Config{DataDir: dir}, match: "mrn:urn:mrn"})
+	second := h.twin(t)
+	var group errgroup.Group
+	for _, target := range []activities.Target{h.target, second} {
+		id := h.beginFor(t, target, cura.RunBackfill)
+		group.Go(func() error {
+			env := h.environment()
+			for range 100 {
+				value, err := env.ExecuteActivity(h.a.PullType, activities.PullInput{Target: target, Run: id, Type: cura.Patient, Full: true})
+				if err != nil {
+					return err
+				}
+				var result activities.PullResult
+				if err := value.Get(&result); err != nil || result.Done {
+					return err
+				}
+			}
+			return errors.New("the pass never ends")
+		})
+	}
+	require.NoError(t, group.Wait())
+	require.EqualValues(t, 200, h.stored(t, "SELECT count(*) FROM cura.profiles WHERE org_id = $1", h.target.Org))
 }

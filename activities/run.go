@@ -82,6 +82,8 @@ func WholeConnection(kind fault.Kind) bool {
 type FinishInput struct {
 	Target
 	Run string `json:"run"`
+	// Kind decides what counts as left unread.
+	Kind cura.RunKind `json:"kind,omitempty"`
 	// Ended tells how the types ended that didn't come to their end: the fault's kind.
 	Ended map[cura.ResourceType]Details `json:"ended,omitempty"`
 }
@@ -98,18 +100,18 @@ type FinishResult struct {
 func (a *Activities) FinishRun(ctx context.Context, in FinishInput) (FinishResult, error) {
 	result := FinishResult{Outcome: "complete", Counts: map[cura.ResourceType]cura.Counts{}}
 	details := audit.RunDetails{Faults: map[string]int{}}
-	var worst *Details
+	var whole *Details
 	for _, t := range slices.Sorted(maps.Keys(in.Ended)) {
 		d := in.Ended[t]
 		details.Faults[string(d.Kind)]++
-		switch {
-		case d.Kind == fault.Busy:
+		if d.Kind == fault.Busy {
 			details.Busy = append(details.Busy, t)
-		case !TypeOff(d.Kind):
+		}
+		if leftUnread(in.Kind, t, d.Kind) {
 			result.Outcome = "incomplete"
-			if worst == nil || WholeConnection(d.Kind) {
-				worst = &d
-			}
+		}
+		if WholeConnection(d.Kind) {
+			whole = &d
 		}
 	}
 	details.Outcome = result.Outcome
@@ -123,15 +125,17 @@ func (a *Activities) FinishRun(ctx context.Context, in FinishInput) (FinishResul
 		if err != nil {
 			return err
 		}
+		read := false // any type to its end
 		for t, c := range counts {
 			result.Counts[t] = c.Counts
 			if _, ended := in.Ended[t]; !ended && c.Done {
+				read = true
 				if err := tx.SwitchTypeOn(ctx, run.Connection, t); err != nil {
 					return err
 				}
 			}
 		}
-		raised, err = watchLive(ctx, tx, in.Target, worst)
+		raised, err = watchLive(ctx, tx, in.Target, read, whole)
 		return err
 	})
 	if err == nil && raised != nil {
@@ -140,20 +144,35 @@ func (a *Activities) FinishRun(ctx context.Context, in FinishInput) (FinishResul
 	return result, temporalError(ctx, err)
 }
 
-// watchLive sets a live connection's health by how its last run ended.
-func watchLive(ctx context.Context, tx *store.Tx, t Target, worst *Details) (*Alert, error) {
+// leftUnread reports whether a run of this kind is incomplete because the type ended so. What another run is reading is
+// read for a sync, which comes again; a backfill or a replay had to read it itself. Without patients a backfill has read
+// nothing.
+func leftUnread(run cura.RunKind, t cura.ResourceType, kind fault.Kind) bool {
+	switch {
+	case kind == fault.Busy:
+		return run == cura.RunBackfill || run == cura.RunReplay
+	case TypeOff(kind):
+		return run == cura.RunBackfill && t == cura.Patient
+	}
+	return true
+}
+
+// watchLive sets a live connection's health by how its last run ended: whole is the fault that stopped every type, and
+// only a run that has read a type to its end shows that the EHR lets us in again.
+func watchLive(ctx context.Context, tx *store.Tx, t Target, read bool, whole *Details) (*Alert, error) {
 	conn, err := tx.Connection(ctx, t.Connection)
 	if err != nil || conn.Phase != cura.PhaseLive {
 		return nil, err
 	}
+	mine := conn.WaitsFor == cura.WaitsForFixCredentials || conn.WaitsFor == cura.WaitsForFixEndpoint // not the onboarding's
 	switch {
-	case worst == nil && conn.Health == cura.HealthAttention:
+	case whole == nil && read && mine && conn.Health == cura.HealthAttention:
 		return nil, tx.SetStanding(ctx, t.Connection, store.Standing{Phase: cura.PhaseLive, Health: cura.HealthOK, WaitsFor: cura.WaitsForNobody}, audit.Worker)
-	case worst == nil || !WholeConnection(worst.Kind) || conn.Health == cura.HealthAttention:
+	case whole == nil || conn.Health == cura.HealthAttention:
 		return nil, nil // nothing to raise
 	}
 	standing := store.Standing{
-		Phase: cura.PhaseLive, Health: cura.HealthAttention, WaitsFor: waitsFor(worst.Kind), Why: worst.Detail,
+		Phase: cura.PhaseLive, Health: cura.HealthAttention, WaitsFor: waitsFor(whole.Kind), Why: whole.Detail,
 		Commands: []string{"starter test " + string(t.Connection), "starter connection edit " + string(t.Connection), "starter sync " + string(t.Connection)},
 	}
 	if err := tx.SetStanding(ctx, t.Connection, standing, audit.Worker); err != nil {

@@ -120,8 +120,73 @@ func TestALiveConnectionThatIsRefusedRaisesTheAlarmOnce(t *testing.T) {
 	require.Empty(t, alerts, "the second refusal is no news")
 	require.Equal(t, int64(1), h.stored(t, "SELECT count(*) FROM audit.records WHERE kind = 'alert.raised'"))
 
-	h.finish(t, h.begin(t, cura.RunIncremental), nil)
+	through := h.begin(t, cura.RunIncremental)
+	_, err = h.pull(t, activities.PullInput{Run: through, Type: cura.Patient})
+	require.NoError(t, err)
+	h.finish(t, through, nil)
 	require.Equal(t, cura.HealthOK, h.connection(t).Health)
+}
+
+func TestOnlyARunThatReadSomethingLowersTheFlagOfALiveConnection(t *testing.T) {
+	t.Parallel()
+	auth := activities.Details{Kind: fault.Auth, Detail: "invalid_client"}
+	for name, c := range map[string]struct {
+		waitsFor cura.WaitsFor
+		pull     bool
+		ended    map[cura.ResourceType]activities.Details
+		health   cura.Health
+	}{
+		"a type came to its end":   {cura.WaitsForFixCredentials, true, nil, cura.HealthOK},
+		"another type failed":      {cura.WaitsForFixEndpoint, true, map[cura.ResourceType]activities.Details{cura.Encounter: {Kind: fault.Transient}}, cura.HealthOK},
+		"another type was refused": {cura.WaitsForFixCredentials, true, map[cura.ResourceType]activities.Details{cura.Encounter: auth}, cura.HealthAttention},
+		"all was busy":             {cura.WaitsForFixCredentials, false, map[cura.ResourceType]activities.Details{cura.Patient: {Kind: fault.Busy}}, cura.HealthAttention},
+		"all is switched off":      {cura.WaitsForFixCredentials, false, map[cura.ResourceType]activities.Details{cura.Patient: {Kind: fault.Scope}}, cura.HealthAttention},
+		"nothing was read":         {cura.WaitsForFixCredentials, false, nil, cura.HealthAttention},
+		"the onboarding's flag":    {cura.WaitsForRetry, true, nil, cura.HealthAttention},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHospital(t, options{})
+			_, err := run[any](t, h, h.a.RecordStanding, activities.StandingInput{
+				Target: h.target, Phase: cura.PhaseLive, Health: cura.HealthAttention, WaitsFor: c.waitsFor, Why: "it was refused",
+			})
+			require.NoError(t, err)
+			id := h.begin(t, cura.RunIncremental)
+			if c.pull {
+				_, err = h.pull(t, activities.PullInput{Run: id, Type: cura.Patient})
+				require.NoError(t, err)
+			}
+			h.finish(t, id, c.ended)
+			require.Equal(t, c.health, h.connection(t).Health)
+		})
+	}
+}
+
+func TestWhatARunHadToReadItselfMakesItIncomplete(t *testing.T) {
+	t.Parallel()
+	h := newHospital(t, options{})
+	for _, c := range []struct {
+		run     cura.RunKind
+		typ     cura.ResourceType
+		kind    fault.Kind
+		outcome string
+	}{
+		{cura.RunBackfill, cura.Observation, fault.Busy, "incomplete"},
+		{cura.RunReplay, cura.Observation, fault.Busy, "incomplete"},
+		{cura.RunIncremental, cura.Observation, fault.Busy, "complete"},
+		{cura.RunBackfill, cura.Patient, fault.Scope, "incomplete"},
+		{cura.RunBackfill, cura.Patient, fault.Unsupported, "incomplete"},
+		{cura.RunBackfill, cura.Observation, fault.Scope, "complete"},
+		{cura.RunIncremental, cura.Patient, fault.Scope, "complete"},
+		{cura.RunBackfill, cura.Observation, fault.Config, "incomplete"},
+	} {
+		result, err := run[activities.FinishResult](t, h, h.a.FinishRun, activities.FinishInput{
+			Target: h.target, Run: h.begin(t, c.run), Kind: c.run, Ended: map[cura.ResourceType]activities.Details{c.typ: {Kind: c.kind}},
+		})
+		require.NoError(t, err)
+		require.Equal(t, c.outcome, result.Outcome, "%+v", c)
+	}
+	require.Equal(t, int64(5), h.stored(t, "SELECT count(*) FROM sync.runs WHERE outcome = 'incomplete'"))
 }
 
 func TestTheWindowIsJudgedFromTheAuditLog(t *testing.T) {

@@ -60,7 +60,7 @@ func (a *Activities) EnableSchedule(ctx context.Context, in ScheduleInput) error
 	if err != nil {
 		return temporalError(ctx, fault.Wrap("enabling the schedule", fault.Unavailable, "Temporal refuses or doesn't answer", err))
 	}
-	return temporalError(ctx, a.auditSchedule(ctx, in.Target, "enabled", in.Interval.String()))
+	return temporalError(ctx, a.auditSchedule(ctx, in.Target, "enabled", in.Interval.String(), in.Interval))
 }
 
 // PauseInput names a schedule and says why it stops.
@@ -89,15 +89,16 @@ func (a *Activities) scheduleStopped(ctx context.Context, in PauseInput, err err
 	if err != nil {
 		return temporalError(ctx, fault.Wrap("stopping the schedule", fault.Unavailable, "Temporal refuses or doesn't answer", err))
 	}
-	return temporalError(ctx, a.auditSchedule(ctx, in.Target, what, in.Why))
+	return temporalError(ctx, a.auditSchedule(ctx, in.Target, what, in.Why, 0))
 }
 
-func (a *Activities) auditSchedule(ctx context.Context, t Target, what, why string) error {
+// auditSchedule records what became of the schedule, and how often it syncs now.
+func (a *Activities) auditSchedule(ctx context.Context, t Target, what, why string, interval time.Duration) error {
 	return a.store.InOrg(ctx, t.Org, func(tx *store.Tx) error {
 		tx.Audit(audit.Record{
 			Kind: audit.ScheduleChanged, Connection: t.Connection, Outcome: audit.Success,
 			Details: map[string]string{"schedule": what, "why": why},
 		})
-		return nil
+		return tx.SetSyncInterval(ctx, t.Connection, interval)
 	})
 }

@@ -55,20 +55,17 @@ func showAttention(c *cli.Context) error {
 	})
 }
 
-// attention enters each org that the directory flags, once.
+// attention enters each org once. The directory's flag isn't asked: it can't tell of a sync that doesn't come.
 func (s *session) attention(c *cli.Context) ([]attentionItem, error) {
 	all, err := s.store.Connections(c.Context)
 	if err != nil {
 		return nil, err
 	}
-	flagged := map[cura.ConnectionID]store.Listed{}
+	listed := map[cura.ConnectionID]store.Listed{}
 	var orgs []cura.OrgID
 	seen := map[cura.OrgID]bool{}
 	for _, l := range all {
-		if !l.Attention {
-			continue
-		}
-		flagged[l.Connection] = l
+		listed[l.Connection] = l
 		if !seen[l.Org] {
 			seen[l.Org] = true
 			orgs = append(orgs, l.Org)
@@ -86,7 +83,7 @@ func (s *session) attention(c *cli.Context) ([]attentionItem, error) {
 			return nil, err
 		}
 		for _, w := range waiting {
-			l, ok := flagged[w.Connection]
+			l, ok := listed[w.Connection]
 			if !ok {
 				continue // it has been removed
 			}

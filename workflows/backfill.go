@@ -18,6 +18,8 @@ type BackfillInput struct {
 	ThrottleBudget time.Duration `json:"throttle_budget,omitempty"`
 	// Ended is carried from one history to the next when the workflow continues as new.
 	Ended map[cura.ResourceType]activities.Details `json:"ended,omitempty"`
+	// Held is carried like it: since when no page of a type has come through.
+	Held map[cura.ResourceType]time.Time `json:"held,omitempty"`
 }
 
 // Backfill reads everything that a connection offers, of every type. What it can't read it leaves as dead letters.
@@ -31,16 +33,19 @@ func Backfill(ctx workflow.Context, in BackfillInput) (ReadResult, error) {
 		in.ThrottleBudget = defaultThrottleBudget
 	}
 	r := reader{
-		target: in.Target, run: in.Run, full: true, waitForLease: true, needPatients: true,
-		throttleBudget: in.ThrottleBudget, ended: in.Ended,
+		target: in.Target, run: in.Run, kind: cura.RunBackfill, full: true, waitForLease: true, needPatients: true,
+		throttleBudget: in.ThrottleBudget, ended: in.Ended, held: in.Held,
 	}
 	if r.ended == nil {
 		r.ended = map[cura.ResourceType]activities.Details{}
 	}
+	if r.held == nil {
+		r.held = map[cura.ResourceType]time.Time{}
+	}
 	var a *activities.Activities
 	var begun activities.BeginResult
 	err := workflow.ExecuteActivity(quick(ctx, "begin the run"), a.BeginRun, activities.BeginInput{
-		Target: in.Target, Run: in.Run, Kind: cura.RunBackfill, WorkflowID: workflow.GetInfo(ctx).WorkflowExecution.ID,
+		Target: in.Target, Run: in.Run, Kind: r.kind, WorkflowID: workflow.GetInfo(ctx).WorkflowExecution.ID,
 	}).Get(ctx, &begun)
 	if err != nil {
 		return ReadResult{}, err
@@ -55,7 +60,7 @@ func Backfill(ctx workflow.Context, in BackfillInput) (ReadResult, error) {
 		return ReadResult{}, err
 	}
 	if r.stopped {
-		in.Ended = r.ended
+		in.Ended, in.Held = r.ended, r.held
 		return ReadResult{}, workflow.NewContinueAsNewError(ctx, Backfill, in)
 	}
 	return finish(ctx, &r)

@@ -60,6 +60,17 @@ type OnboardingStatus struct {
 	BackfillRun string                 `json:"backfill_run,omitempty"`
 	Backfill    ReadResult             `json:"backfill"`
 	Window      Window                 `json:"window"`
+	Said        Said                   `json:"said,omitzero"`
+}
+
+// Said is what a person has said and what hasn't been done yet: a new history must hear it too.
+type Said struct {
+	// Answer is the update that moves a waiting step on.
+	Answer string `json:"answer,omitempty"`
+	// Actor is who said it.
+	Actor string `json:"actor,omitempty"`
+	// Aborted is why the onboarding ends; empty: it goes on.
+	Aborted string `json:"aborted,omitempty"`
 }
 
 // Step is one step of the onboarding, in words.
@@ -105,10 +116,6 @@ type onboarding struct {
 	status OnboardingStatus
 	// problem is what the workflow waits for a person to solve; nil: it waits for nobody.
 	problem *problem
-	// answer is what the person said.
-	answer  string
-	actor   string
-	aborted string
 	cancel  workflow.CancelFunc
 }
 
@@ -135,7 +142,7 @@ func (o *onboarding) setup(ctx workflow.Context) error {
 }
 
 func (o *onboarding) run(ctx workflow.Context) (OnboardingStatus, error) {
-	for o.status.Phase != cura.PhaseLive {
+	for !o.aborting(ctx) {
 		if workflow.GetInfo(ctx).GetContinueAsNewSuggested() {
 			return o.status, o.continueAsNew(ctx)
 		}
@@ -143,22 +150,27 @@ func (o *onboarding) run(ctx workflow.Context) (OnboardingStatus, error) {
 		o.cancel = cancel
 		next, p := o.step(stepCtx)
 		cancel()
-		if p != nil && o.aborted == "" && ctx.Err() == nil {
+		switch {
+		case p == nil && o.status.Phase == cura.PhaseLive:
+			return o.status, nil
+		case o.aborting(ctx): // the step was cut short: whatever it came to, it's over
+		case p != nil:
 			o.wait(ctx, *p)
-			continue
+		case next != again:
+			o.done(ctx, next)
 		}
-		if ctx.Err() != nil && o.aborted == "" {
-			o.aborted = "the workflow was cancelled"
-		}
-		if o.aborted != "" {
-			return o.status, o.abort(ctx)
-		}
-		if next == again {
-			continue
-		}
-		o.done(ctx, next)
 	}
-	return o.status, o.live(ctx)
+	o.abort(ctx)
+	return o.status, nil
+}
+
+// aborting says whether a person has ended the onboarding, or the workflow was cancelled. It is asked before each step:
+// a step that failed isn't done once more on the way out.
+func (o *onboarding) aborting(ctx workflow.Context) bool {
+	if o.status.Said.Aborted == "" && ctx.Err() != nil {
+		o.status.Said.Aborted = "the workflow was cancelled"
+	}
+	return o.status.Said.Aborted != ""
 }
 
 // again says that the step isn't over: the monitoring window goes on in the next turn of the loop.
@@ -166,7 +178,9 @@ const again cura.Phase = ""
 
 // step does what the phase is about and says which comes next, or what stands in the way.
 func (o *onboarding) step(ctx workflow.Context) (cura.Phase, *problem) {
-	o.begin(ctx)
+	if o.status.Phase != cura.PhaseLive { // that one is told once the pilot is purged
+		o.begin(ctx)
+	}
 	switch o.status.Phase {
 	case cura.PhaseNew, cura.PhaseTesting:
 		return cura.PhasePilot, o.test(ctx)
@@ -182,7 +196,9 @@ func (o *onboarding) step(ctx workflow.Context) (cura.Phase, *problem) {
 			return again, nil
 		}
 		return cura.PhaseLive, p
-	case cura.PhaseLive, cura.PhaseAborted:
+	case cura.PhaseLive:
+		return cura.PhaseLive, o.live(ctx)
+	case cura.PhaseAborted:
 	}
 	return cura.PhaseLive, nil
 }
@@ -217,12 +233,12 @@ func (o *onboarding) done(ctx workflow.Context, next cura.Phase) {
 		s.State = "done"
 	}
 	o.status.Phase = next
-	o.actor = "" // what follows isn't that person's doing
+	o.status.Said = Said{} // what follows isn't that person's doing
 }
 
 // wait tells what is wrong and which command helps, and waits until a person has said something.
 func (o *onboarding) wait(ctx workflow.Context, p problem) {
-	o.problem, o.answer = &p, ""
+	o.problem, o.status.Said.Answer = &p, ""
 	s := o.current()
 	s.State, s.Text = "waiting", p.why
 	o.status.Health, o.status.WaitsFor, o.status.Why, o.status.Commands = cura.HealthAttention, p.waitsFor, p.why, p.commands
@@ -231,10 +247,10 @@ func (o *onboarding) wait(ctx workflow.Context, p problem) {
 	}
 	o.show(ctx)
 	// An error here is a cancellation; the loop sees it.
-	_ = workflow.Await(ctx, func() bool { return o.answer != "" || o.aborted != "" })
+	_ = workflow.Await(ctx, func() bool { return o.status.Said.Answer != "" || o.status.Said.Aborted != "" })
 	o.problem = nil
 	o.status.Health, o.status.WaitsFor, o.status.Why, o.status.Commands = cura.HealthOK, cura.WaitsForNobody, "", nil
-	if o.answer == "" {
+	if o.status.Said.Answer == "" {
 		return
 	}
 	if p.waitsFor != cura.WaitsForApproval {
@@ -266,7 +282,7 @@ func (o *onboarding) show(ctx workflow.Context) {
 	}
 	err := workflow.ExecuteActivity(quick(ctx, summary), a.RecordStanding, activities.StandingInput{
 		Target: o.in.Target, Phase: o.status.Phase, Health: health, WaitsFor: o.status.WaitsFor, Why: o.status.Why,
-		Commands: o.status.Commands, Actor: o.actor,
+		Commands: o.status.Commands, Actor: o.status.Said.Actor,
 	}).Get(ctx, nil)
 	if err != nil && !temporal.IsCanceledError(err) {
 		// The workflow's own status stands; the database's copy is brought up to date at the next change.

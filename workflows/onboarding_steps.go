@@ -103,8 +103,8 @@ func (o *onboarding) approval() *problem {
 		s.Text = "not asked for"
 		return nil
 	}
-	if o.answer == UpdateApprove {
-		s.Text = "approved by " + o.actor
+	if o.status.Said.Answer == UpdateApprove {
+		s.Text = "approved by " + o.status.Said.Actor
 		return nil
 	}
 	return &problem{
@@ -145,6 +145,9 @@ func (o *onboarding) backfill(ctx workflow.Context) *problem {
 	waitsFor := cura.WaitsForRetry
 	for _, e := range r.Ended {
 		switch {
+		case activities.TypeOff(e.Details.Kind) && e.Type == cura.Patient:
+			incomplete = append(incomplete, fmt.Sprintf("Patient is switched off, and without patients nothing can be read: %s. %s", e.Details.Detail, e.Details.Fix))
+			waitsFor = cura.WaitsForFixCredentials
 		case activities.TypeOff(e.Details.Kind):
 			s.State = "warning"
 			s.Text += "; " + string(e.Type) + " is switched off"
@@ -160,7 +163,7 @@ func (o *onboarding) backfill(ctx workflow.Context) *problem {
 	}
 	return &problem{
 		waitsFor: waitsFor, why: "The backfill is incomplete; nothing is lost, and what was read isn't read again:" + bullets(incomplete),
-		commands: []string{"starter dead-letters list", o.command("test"), o.command("retry")},
+		commands: []string{"starter dead-letters list", o.command("test"), o.command("connection edit"), o.command("retry")},
 	}
 }
 
@@ -184,7 +187,7 @@ func (o *onboarding) monitor(ctx workflow.Context) (over bool, p *problem) {
 	tick := max(o.in.Monitor/288, 10*time.Second)
 	wait := min(tick, ends.Sub(workflow.Now(ctx)))
 	if wait > 0 {
-		if _, err := workflow.AwaitWithTimeout(ctx, wait, func() bool { return o.aborted != "" || !w.Ends.Equal(ends) }); err != nil || o.aborted != "" {
+		if _, err := workflow.AwaitWithTimeout(ctx, wait, func() bool { return o.status.Said.Aborted != "" || !w.Ends.Equal(ends) }); err != nil || o.status.Said.Aborted != "" {
 			return false, nil
 		}
 	}
@@ -241,12 +244,12 @@ func (o *onboarding) enableSchedule(ctx workflow.Context) *problem {
 }
 
 // live purges the pilot and says so.
-func (o *onboarding) live(ctx workflow.Context) error {
+func (o *onboarding) live(ctx workflow.Context) *problem {
 	var a *activities.Activities
 	err := workflow.ExecuteActivity(quick(ctx, "purge the pilot"), a.PurgePilot,
 		activities.PurgeInput{Target: o.in.Target, Why: "the connection is live"}).Get(ctx, nil)
 	if err != nil {
-		return err
+		return o.failed("The pilot's data couldn't be purged", err)
 	}
 	o.begin(ctx)
 	s := o.current()
@@ -256,28 +259,34 @@ func (o *onboarding) live(ctx workflow.Context) error {
 	return nil
 }
 
-// abort stops what runs and takes the pilot's data away. It goes through even when the workflow itself was cancelled.
-func (o *onboarding) abort(ctx workflow.Context) error {
+// abort stops what runs and takes the pilot's data away. It goes through even when the workflow itself was cancelled,
+// and ends even where it couldn't do all of that: the step's text says what is left.
+func (o *onboarding) abort(ctx workflow.Context) {
 	ctx, cancel := workflow.NewDisconnectedContext(ctx)
 	defer cancel()
 	var a *activities.Activities
 	err := workflow.ExecuteActivity(quick(ctx, "delete the schedule"), a.DeleteSchedule, activities.PauseInput{
-		Target: o.in.Target, ScheduleID: ScheduleID(o.in.Connection), Why: o.aborted,
+		Target: o.in.Target, ScheduleID: ScheduleID(o.in.Connection), Why: o.status.Said.Aborted,
 	}).Get(ctx, nil)
+	var left []string
 	if err != nil {
-		return err
+		workflow.GetLogger(ctx).Error("deleting the schedule of an aborted onboarding")
+		left = append(left, o.failed("the schedule couldn't be deleted", err).why)
 	}
 	err = workflow.ExecuteActivity(quick(ctx, "purge the pilot"), a.PurgePilot,
 		activities.PurgeInput{Target: o.in.Target, Why: "the onboarding was aborted"}).Get(ctx, nil)
 	if err != nil {
-		return err
+		workflow.GetLogger(ctx).Error("purging the pilot of an aborted onboarding")
+		left = append(left, o.failed("the pilot's data couldn't be purged", err).why)
 	}
 	s := o.current()
 	now := workflow.Now(ctx)
-	s.State, s.Ended, s.Text = "waiting", &now, "aborted: "+o.aborted
+	s.State, s.Ended, s.Text = "waiting", &now, "aborted: "+o.status.Said.Aborted
+	if len(left) > 0 {
+		s.Text += ". Not everything could be cleaned up; to try it again: " + o.command("onboard") + ", then " + o.command("abort") + bullets(left)
+	}
 	o.status.Phase, o.status.Health, o.status.WaitsFor = cura.PhaseAborted, cura.HealthOK, cura.WaitsForNobody
 	o.show(ctx)
-	return nil
 }
 
 // failed makes a problem of an activity's error.

@@ -5,8 +5,10 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/stretchr/testify/mock"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/cura-health/ehr-sync/activities"
@@ -324,10 +326,7 @@ func TestAnOnboardingGoesOnInANewHistory(t *testing.T) {
 	w := newWorld(t)
 	w.after(24*time.Hour+time.Minute, func() { w.env.SetContinueAsNewSuggested(true) })
 	w.onboard(workflows.OnboardingInput{})
-	var next *workflow.ContinueAsNewError
-	require.ErrorAs(t, w.env.GetWorkflowError(), &next)
-	var in workflows.OnboardingInput
-	require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(next.Input, &in))
+	in := w.nextHistory(t)
 	require.Equal(t, cura.PhaseMonitoring, in.State.Phase)
 	require.Equal(t, 97, in.State.Window.Evaluations)
 
@@ -339,4 +338,238 @@ func TestAnOnboardingGoesOnInANewHistory(t *testing.T) {
 	require.Equal(t, cura.PhaseLive, status.Phase)
 	require.Equal(t, 288, status.Window.Evaluations)
 	require.Zero(t, second.did["TestEndpoint"]+second.did["RunPilot"]+second.did["BeginRun"]+second.did["EnableSchedule"])
+}
+
+// nextHistory is what the workflow begins its next history with.
+func (w *world) nextHistory(t *testing.T) workflows.OnboardingInput {
+	t.Helper()
+	var next *workflow.ContinueAsNewError
+	require.ErrorAs(t, w.env.GetWorkflowError(), &next)
+	var in workflows.OnboardingInput
+	require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(next.Input, &in))
+	return in
+}
+
+func TestWhatAPersonHasSaidIsHeardInTheNextHistory(t *testing.T) {
+	t.Parallel()
+	first := newWorld(t)
+	first.after(time.Hour, func() {
+		first.env.SetContinueAsNewSuggested(true)
+		require.NoError(t, first.update(workflows.UpdateApprove, workflows.Command{As: "asserted:ann"}).refusal)
+	})
+	first.onboard(workflows.OnboardingInput{Monitor: time.Minute, RequireApproval: true})
+
+	second := newWorld(t)
+	second.after(time.Hour, func() { second.update(workflows.UpdateAbort, workflows.AbortCommand{Reason: "it waits again"}) })
+	second.env.ExecuteWorkflow(workflows.Onboarding, first.nextHistory(t))
+	status := second.result(t)
+	require.Equal(t, cura.PhaseLive, status.Phase)
+	require.Equal(t, "approved by asserted:ann", status.Steps[2].Text)
+	require.Empty(t, status.Said, "what was said has been done")
+}
+
+func TestAbortComesBeforeANewHistory(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.after(time.Hour, func() {
+		w.env.SetContinueAsNewSuggested(true)
+		w.update(workflows.UpdateAbort, workflows.AbortCommand{Reason: "the hospital withdrew"})
+	})
+	w.onboard(workflows.OnboardingInput{RequireApproval: true})
+	require.Equal(t, cura.PhaseAborted, w.result(t).Phase)
+
+	// An abort that a new history is told of is done there, before anything else.
+	second := newWorld(t)
+	second.onboard(workflows.OnboardingInput{State: &workflows.OnboardingStatus{
+		Phase: cura.PhaseBackfill, Steps: []workflows.Step{{Name: string(cura.PhaseBackfill), State: "running"}},
+		Said: workflows.Said{Aborted: "the hospital withdrew"},
+	}})
+	require.Equal(t, cura.PhaseAborted, second.result(t).Phase)
+	require.Zero(t, second.did["BeginRun"])
+}
+
+func TestAbortDoesTheFailedStepNoMore(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		breakIt func(*world)
+		again   []string
+	}{
+		"an endpoint test that failed": {func(w *world) {
+			w.endpoint = func(int) (activities.EndpointResult, error) {
+				return activities.EndpointResult{}, refuses(fault.Config, "no secret")
+			}
+		}, []string{"TestEndpoint"}},
+		"an incomplete backfill": {func(w *world) {
+			w.pull = func(in activities.PullInput, _ int) (activities.PullResult, error) {
+				if in.Type == cura.Observation {
+					return activities.PullResult{}, refuses(fault.Protocol, "HTML came")
+				}
+				return activities.PullResult{Done: true, Pages: 1}, nil
+			}
+		}, []string{"BeginRun", "PullType Patient", "PullType Observation"}},
+		"an unhealthy window": {func(w *world) {
+			w.evaluate = func(int) cura.Evaluation { return cura.Evaluation{Breaches: []string{"no sync"}} }
+		}, []string{"TestEndpoint", "EnableSchedule"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			c.breakIt(w)
+			w.after(time.Hour, func() { w.update(workflows.UpdateAbort, workflows.AbortCommand{Reason: "the hospital withdrew"}) })
+			w.onboard(workflows.OnboardingInput{Monitor: time.Minute})
+			require.Equal(t, cura.PhaseAborted, w.result(t).Phase)
+			for _, activity := range c.again {
+				require.Equal(t, 1, w.did[activity], activity)
+			}
+		})
+	}
+}
+
+func TestCancellingAWaitingOnboardingDoesTheFailedStepNoMore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.pilot = func(int) (activities.PilotResult, error) { return activities.PilotResult{Wanted: 10}, nil }
+	w.after(time.Hour, w.env.CancelWorkflow)
+	w.onboard(workflows.OnboardingInput{})
+	require.Equal(t, cura.PhaseAborted, w.result(t).Phase)
+	require.Equal(t, 1, w.did["RunPilot"])
+}
+
+func TestALiveConnectionWhosePilotCannotBePurgedWaits(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.act = func(name string, call int) error {
+		if name == "PurgePilot" && call == 1 {
+			return refuses(fault.Conflict, "the pilot is locked")
+		}
+		return nil
+	}
+	var waiting workflows.OnboardingStatus
+	var retry *answer
+	w.after(time.Hour, func() {
+		waiting = w.status(t)
+		retry = w.update(workflows.UpdateRetry, workflows.Command{})
+	})
+	w.onboard(workflows.OnboardingInput{Monitor: time.Minute})
+	status := w.result(t)
+	require.Equal(t, cura.WaitsForRetry, waiting.WaitsFor)
+	require.Contains(t, waiting.Why, "the pilot is locked")
+	require.NoError(t, retry.refusal)
+	require.Equal(t, cura.PhaseLive, status.Phase)
+	require.Equal(t, "done", status.Steps[5].State)
+	require.Equal(t, 2, w.did["PurgePilot"])
+	require.Equal(t, 1, w.did["EnableSchedule"], "it goes on from there")
+	require.Equal(t, cura.HealthOK, w.standings[len(w.standings)-1].Health)
+}
+
+func TestAnOnboardingThatWaitsAtLiveCanBeAborted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.act = func(name string, call int) error {
+		if name == "PurgePilot" && call == 1 {
+			return refuses(fault.Conflict, "the pilot is locked")
+		}
+		return nil
+	}
+	w.after(time.Hour, func() { w.update(workflows.UpdateAbort, workflows.AbortCommand{Reason: "enough"}) })
+	w.onboard(workflows.OnboardingInput{Monitor: time.Minute})
+	require.Equal(t, cura.PhaseAborted, w.result(t).Phase)
+	require.Equal(t, 1, w.did["DeleteSchedule"])
+}
+
+func TestAbortEndsEvenWhereItCannotCleanUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.act = func(name string, _ int) error {
+		if name == "PauseSchedule" {
+			return nil
+		}
+		return refuses(fault.Conflict, name+" is refused")
+	}
+	w.after(time.Hour, func() { w.update(workflows.UpdateAbort, workflows.AbortCommand{Reason: "the hospital withdrew"}) })
+	w.onboard(workflows.OnboardingInput{RequireApproval: true})
+	status := w.result(t)
+	require.Equal(t, cura.PhaseAborted, status.Phase)
+	text := status.Steps[2].Text
+	require.Contains(t, text, "aborted: the hospital withdrew")
+	require.Contains(t, text, "the schedule couldn't be deleted: DeleteSchedule is refused")
+	require.Contains(t, text, "the pilot's data couldn't be purged: PurgePilot is refused")
+	require.Contains(t, text, "starter onboard "+string(connection))
+}
+
+func TestExtendBeginsANewWindowWhateverTheProblemIs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.act = func(name string, call int) error {
+		if name == "PauseSchedule" && call == 2 {
+			return refuses(fault.Conflict, "the schedule is being changed")
+		}
+		return nil
+	}
+	w.evaluate = func(call int) cura.Evaluation {
+		if call == 2 {
+			return cura.Evaluation{Breaches: []string{"no sync"}}
+		}
+		return cura.Evaluation{}
+	}
+	var extended time.Time
+	w.after(time.Hour, func() {
+		require.Contains(t, w.status(t).Why, "The schedule couldn't be paused")
+		extended = w.env.Now()
+		require.NoError(t, w.update(workflows.UpdateExtend, workflows.ExtendCommand{By: 2 * time.Minute}).refusal)
+	})
+	w.onboard(workflows.OnboardingInput{Monitor: time.Minute})
+	status := w.result(t)
+	require.Equal(t, cura.PhaseLive, status.Phase)
+	require.WithinDuration(t, extended, status.Window.Began, time.Second)
+	require.Equal(t, 2*time.Minute, status.Window.Ends.Sub(status.Window.Began))
+	require.Equal(t, 12, status.Window.Evaluations)
+	require.Equal(t, 2, w.did["TestEndpoint"])
+}
+
+func TestABackfillWithoutPatientsWaitsForAPerson(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []fault.Kind{fault.Scope, fault.Unsupported} {
+		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.pull = func(in activities.PullInput, call int) (activities.PullResult, error) {
+				if in.Type == cura.Patient && call == 1 {
+					return activities.PullResult{}, refuses(kind, "403")
+				}
+				return activities.PullResult{Done: true, Pages: 1}, nil
+			}
+			var waiting workflows.OnboardingStatus
+			w.after(time.Hour, func() {
+				waiting = w.status(t)
+				w.update(workflows.UpdateRetry, workflows.Command{})
+			})
+			w.onboard(workflows.OnboardingInput{Monitor: time.Minute})
+			require.Equal(t, cura.PhaseLive, w.result(t).Phase)
+			require.Equal(t, cura.PhaseBackfill, waiting.Phase)
+			require.Equal(t, cura.WaitsForFixCredentials, waiting.WaitsFor)
+			require.Contains(t, waiting.Why, "without patients nothing can be read")
+			require.Equal(t, "incomplete", waiting.Backfill.Outcome)
+			require.Equal(t, 1, w.calls("PullType Observation"), "it is read once patients are")
+		})
+	}
+}
+
+func TestABackfillThatStillRunsIsToldInWords(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.env.OnWorkflow(workflows.Backfill, mock.Anything, mock.Anything).
+		Return(workflows.ReadResult{}, &temporal.ChildWorkflowExecutionAlreadyStartedError{}).Once()
+	w.env.OnWorkflow(workflows.Backfill, mock.Anything, mock.Anything).Return(workflows.ReadResult{Outcome: "complete"}, nil)
+	var waiting workflows.OnboardingStatus
+	w.after(time.Hour, func() {
+		waiting = w.status(t)
+		w.update(workflows.UpdateRetry, workflows.Command{})
+	})
+	w.onboard(workflows.OnboardingInput{Monitor: time.Minute})
+	require.Equal(t, cura.PhaseLive, w.result(t).Phase)
+	require.Equal(t, cura.WaitsForRetry, waiting.WaitsFor)
+	require.Contains(t, waiting.Why, "still runs")
+	require.Contains(t, waiting.Why, "retry")
+	require.NotContains(t, waiting.Why, "an activity failed")
 }

@@ -31,14 +31,14 @@ type AbortCommand struct {
 // would; a refused update leaves no trace in the history.
 func (o *onboarding) setUpdates(ctx workflow.Context) error {
 	err := workflow.SetUpdateHandlerWithOptions(ctx, UpdateRetry, func(_ workflow.Context, c Command) (string, error) {
-		o.answer, o.actor = UpdateRetry, c.As
+		o.status.Said.Answer, o.status.Said.Actor = UpdateRetry, c.As
 		return "trying the step " + string(o.status.Phase) + " again", nil
 	}, workflow.UpdateHandlerOptions{Description: "Try the step again that waits for a person", Validator: o.mayRetry})
 	if err != nil {
 		return err
 	}
 	err = workflow.SetUpdateHandlerWithOptions(ctx, UpdateApprove, func(_ workflow.Context, c Command) (string, error) {
-		o.answer, o.actor = UpdateApprove, c.As
+		o.status.Said.Answer, o.status.Said.Actor = UpdateApprove, c.As
 		return "approved; the backfill begins", nil
 	}, workflow.UpdateHandlerOptions{Description: "Let the backfill begin after the pilot", Validator: o.mayApprove})
 	if err != nil {
@@ -51,10 +51,9 @@ func (o *onboarding) setUpdates(ctx workflow.Context) error {
 		return err
 	}
 	return workflow.SetUpdateHandlerWithOptions(ctx, UpdateAbort, func(_ workflow.Context, c AbortCommand) (string, error) {
-		o.actor = c.As
-		o.aborted = c.Reason
-		if o.aborted == "" {
-			o.aborted = "no reason given"
+		o.status.Said.Actor, o.status.Said.Aborted = c.As, c.Reason
+		if c.Reason == "" {
+			o.status.Said.Aborted = "no reason given"
 		}
 		if o.cancel != nil {
 			o.cancel()
@@ -91,20 +90,23 @@ func (o *onboarding) mayExtend(c ExtendCommand) error {
 }
 
 func (o *onboarding) mayAbort(AbortCommand) error {
-	if o.aborted != "" || o.status.Phase == cura.PhaseLive {
+	over := o.status.Phase == cura.PhaseLive && o.problem == nil
+	if over || o.status.Said.Aborted != "" {
 		return fmt.Errorf("there is nothing to abort: the onboarding is at %s", o.status.Phase)
 	}
 	return nil
 }
 
-// extend moves the end of the window. Where it waits for a person it also goes on, judged from now.
+// extend moves the end of the window. Where it waits for a person it goes on with a new window instead, whatever it
+// waited for: the old one may long be over.
 func (o *onboarding) extend(c ExtendCommand) string {
-	o.actor = c.As
+	o.status.Said.Actor = c.As
 	if o.problem == nil && !o.status.Window.Ends.IsZero() {
 		o.status.Window.Ends = o.status.Window.Ends.Add(c.By)
 		return "the window now ends at " + o.status.Window.Ends.UTC().Format(time.RFC3339)
 	}
 	o.in.Monitor = c.By
-	o.answer = UpdateExtend
+	o.status.Window.Ends = time.Time{}
+	o.status.Said.Answer = UpdateExtend
 	return "a window of " + c.By.String() + " begins once the endpoints have been tested"
 }

@@ -17,15 +17,21 @@ const defaultThrottleBudget = 6 * time.Hour
 // readers is how many types of a connection are read at once.
 const readers = 2
 
+// leasePause is how long a run waits before it asks again whether another one has let go of a type.
+const leasePause = 10 * time.Second
+
 // reader reads the types of one run: Patient first, since everything hangs on patients, then the others side by side.
 type reader struct {
 	target activities.Target
 	run    string
+	kind   cura.RunKind
 	full   bool
 	// waitForLease waits for another run that is reading a type.
 	waitForLease bool
-	// throttleBudget bounds by elapsed time what no count of attempts bounds.
+	// throttleBudget bounds by elapsed time what no count of attempts bounds: waiting for the EHR, and for another run.
 	throttleBudget time.Duration
+	// held is since when no page of a type has come through.
+	held map[cura.ResourceType]time.Time
 	// ended are the types that didn't come to their end, and why.
 	ended map[cura.ResourceType]activities.Details
 	// needPatients stops the run when Patient doesn't come to its end: a first read without patients would set every
@@ -46,8 +52,12 @@ func (r *reader) read(ctx workflow.Context, types []cura.ResourceType) error {
 			return nil
 		}
 		if d, ended := r.ended[cura.Patient]; ended && (r.needPatients || activities.WholeConnection(d.Kind)) {
+			kind := d.Kind
+			if activities.TypeOff(kind) {
+				kind = fault.Config // Patient is switched off; these aren't, and count as not read
+			}
 			for _, t := range types {
-				r.ended[t] = activities.Details{Kind: d.Kind, Detail: "not read, because Patient wasn't: " + d.Detail, Fix: d.Fix}
+				r.ended[t] = activities.Details{Kind: kind, Detail: "not read, because Patient wasn't: " + d.Detail, Fix: d.Fix}
 			}
 			return nil
 		}
@@ -76,8 +86,10 @@ func (r *reader) read(ctx workflow.Context, types []cura.ResourceType) error {
 // readType reads one type to its end, chunk by chunk.
 func (r *reader) readType(ctx workflow.Context, t cura.ResourceType) error {
 	var a *activities.Activities
-	in := activities.PullInput{Target: r.target, Run: r.run, Type: t, Full: r.full, WaitForLease: r.waitForLease}
-	held := workflow.Now(ctx)
+	in := activities.PullInput{Target: r.target, Run: r.run, Type: t, Full: r.full}
+	if r.held[t].IsZero() {
+		r.held[t] = workflow.Now(ctx)
+	}
 	for {
 		if workflow.GetInfo(ctx).GetContinueAsNewSuggested() {
 			r.stopped = true
@@ -88,25 +100,32 @@ func (r *reader) readType(ctx workflow.Context, t cura.ResourceType) error {
 		if temporal.IsCanceledError(err) {
 			return err
 		}
+		pause, why := result.Wait, "the EHR asked for a pause"
+		tooLong := activities.Details{Kind: fault.Throttled, Attempts: 1, Detail: "the EHR has let no page through for " + r.throttleBudget.String()}
 		if err != nil {
-			return r.giveUp(ctx, t, activities.DetailsOf(err))
+			d := activities.DetailsOf(err)
+			if d.Kind != fault.Busy || !r.waitForLease {
+				return r.giveUp(ctx, t, d)
+			}
+			pause, why = leasePause, "another run is reading "+string(t)
+			tooLong = activities.Details{
+				Kind: fault.Busy, Attempts: 1, Detail: why + ", and has been for " + r.throttleBudget.String(),
+				Fix: "Wait for that run to end, or end it, then retry",
+			}
 		}
-		if result.Done {
+		switch {
+		case result.Done:
 			return nil
+		case result.Pages > 0:
+			r.held[t] = workflow.Now(ctx)
 		}
-		if result.Pages > 0 {
-			held = workflow.Now(ctx)
-		}
-		if result.Wait == 0 {
+		switch {
+		case pause == 0:
 			continue
+		case workflow.Now(ctx).Sub(r.held[t]) > r.throttleBudget:
+			return r.giveUp(ctx, t, tooLong)
 		}
-		if workflow.Now(ctx).Sub(held) > r.throttleBudget {
-			return r.giveUp(ctx, t, activities.Details{
-				Kind: fault.Throttled, Attempts: 1,
-				Detail: "the EHR has let no page through for " + r.throttleBudget.String(),
-			})
-		}
-		if err := workflow.NewTimerWithOptions(ctx, result.Wait, workflow.TimerOptions{Summary: "the EHR asked for a pause"}).Get(ctx, nil); err != nil {
+		if err := workflow.NewTimerWithOptions(ctx, pause, workflow.TimerOptions{Summary: why}).Get(ctx, nil); err != nil {
 			return err
 		}
 	}

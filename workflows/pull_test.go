@@ -159,3 +159,99 @@ func TestALongBackfillGoesOnInANewHistoryWithWhatItKnows(t *testing.T) {
 	require.Equal(t, fault.Scope, in.Ended[cura.Encounter].Kind, "a type that ended isn't begun again")
 	require.Empty(t, w.finished, "the run isn't over")
 }
+
+// busyUntil has another run read Observation until that much workflow time has passed.
+func (w *world) busyUntil(d time.Duration) {
+	began := w.env.Now()
+	w.pull = func(in activities.PullInput, _ int) (activities.PullResult, error) {
+		if in.Type == cura.Observation && w.env.Now().Sub(began) < d {
+			return activities.PullResult{}, refuses(fault.Busy, "another run is reading Observation")
+		}
+		return activities.PullResult{Done: true, Pages: 1}, nil
+	}
+}
+
+func TestABackfillWaitsForAnotherRunAsLongAsItTakes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.busyUntil(3 * time.Hour)
+	began := w.env.Now()
+	r := w.backfill(t)
+	require.Equal(t, "complete", r.Outcome)
+	require.Empty(t, r.Ended)
+	require.Empty(t, w.gaveUp)
+	require.GreaterOrEqual(t, w.env.Now().Sub(began), 3*time.Hour)
+	require.InDelta(t, 3*360, w.calls("PullType Observation"), 3, "every ten seconds")
+	require.Equal(t, 1, w.calls("PullType Encounter"), "the other types are read meanwhile")
+}
+
+func TestWaitingForAnotherRunIsBoundedByElapsedTime(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.busyUntil(24 * time.Hour)
+	began := w.env.Now()
+	r := w.backfill(t)
+	require.Equal(t, "incomplete", r.Outcome)
+	require.Equal(t, fault.Busy, r.Ended[0].Details.Kind)
+	require.Contains(t, r.Ended[0].Details.Detail, "6h")
+	require.NotEmpty(t, r.Ended[0].Details.Fix)
+	require.InDelta(t, 6, w.env.Now().Sub(began).Hours(), 0.1)
+	require.Equal(t, cura.RunBackfill, w.finished[0].Kind)
+}
+
+func TestTimeWaitedCountsAcrossHistories(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.busyUntil(24 * time.Hour)
+	began := w.env.Now()
+	w.after(4*time.Hour, func() { w.env.SetContinueAsNewSuggested(true) })
+	in := workflows.BackfillInput{Target: target(), Run: "33333333-3333-4333-8333-333333333333"}
+	w.env.ExecuteWorkflow(workflows.Backfill, in)
+	var next *workflow.ContinueAsNewError
+	require.ErrorAs(t, w.env.GetWorkflowError(), &next)
+	require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(next.Input, &in))
+
+	second := newWorld(t)
+	second.env.SetStartTime(began.Add(4 * time.Hour))
+	second.busyUntil(24 * time.Hour)
+	second.env.ExecuteWorkflow(workflows.Backfill, in)
+	require.NoError(t, second.env.GetWorkflowError())
+	require.InDelta(t, 6, second.env.Now().Sub(began).Hours(), 0.1)
+}
+
+func TestASyncLeavesATypeToTheRunThatReadsIt(t *testing.T) {
+	t.Parallel()
+	for replay, outcome := range map[cura.DeadLetterID]string{"": "complete", "44444444-4444-4444-8444-444444444444": "incomplete"} {
+		w := newWorld(t)
+		w.busyUntil(24 * time.Hour)
+		r := w.sync(t, workflows.SyncInput{Replay: replay})
+		require.Equal(t, outcome, r.Outcome)
+		require.Equal(t, 1, w.calls("PullType Observation"))
+	}
+}
+
+func TestWithoutLeaveToReadPatientsABackfillIsIncompleteAndASyncGoesOn(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []fault.Kind{fault.Scope, fault.Unsupported} {
+		refuse := func(in activities.PullInput, _ int) (activities.PullResult, error) {
+			if in.Type == cura.Patient {
+				return activities.PullResult{}, refuses(kind, "403")
+			}
+			return activities.PullResult{Done: true, Pages: 1}, nil
+		}
+		w := newWorld(t)
+		w.pull = refuse
+		r := w.backfill(t)
+		require.Equal(t, "incomplete", r.Outcome)
+		require.Equal(t, []workflows.Ended{
+			{Type: cura.Patient, Details: activities.Details{Kind: kind, Detail: "403", Fix: "Do what the fix says", Attempts: 1}},
+			{Type: cura.Observation, Details: activities.Details{Kind: fault.Config, Detail: "not read, because Patient wasn't: 403", Fix: "Do what the fix says"}},
+			{Type: cura.Encounter, Details: activities.Details{Kind: fault.Config, Detail: "not read, because Patient wasn't: 403", Fix: "Do what the fix says"}},
+		}, r.Ended)
+
+		w = newWorld(t)
+		w.pull = refuse
+		require.Equal(t, "complete", w.sync(t, workflows.SyncInput{}).Outcome)
+		require.Equal(t, 1, w.calls("PullType Observation"), "patients that are linked already go on being read")
+	}
+}

@@ -53,11 +53,14 @@ func IncrementalSync(ctx workflow.Context, in SyncInput) (ReadResult, error) {
 	if budget == 0 {
 		budget = defaultThrottleBudget
 	}
-	r := reader{target: in.Target, run: info.FirstRunID, throttleBudget: budget, ended: map[cura.ResourceType]activities.Details{}}
+	r := reader{
+		target: in.Target, run: info.FirstRunID, kind: kind, throttleBudget: budget,
+		ended: map[cura.ResourceType]activities.Details{}, held: map[cura.ResourceType]time.Time{},
+	}
 	var a *activities.Activities
 	var begun activities.BeginResult
 	err := workflow.ExecuteActivity(quick(ctx, "begin the run"), a.BeginRun, activities.BeginInput{
-		Target: in.Target, Run: r.run, Kind: kind, WorkflowID: info.WorkflowExecution.ID, Types: in.Types,
+		Target: in.Target, Run: r.run, Kind: r.kind, WorkflowID: info.WorkflowExecution.ID, Types: in.Types,
 	}).Get(ctx, &begun)
 	if err != nil {
 		return ReadResult{}, err
@@ -76,7 +79,7 @@ func finish(ctx workflow.Context, r *reader) (ReadResult, error) {
 	var a *activities.Activities
 	var finished activities.FinishResult
 	err := workflow.ExecuteActivity(quick(ctx, "finish the run"), a.FinishRun,
-		activities.FinishInput{Target: r.target, Run: r.run, Ended: r.ended}).Get(ctx, &finished)
+		activities.FinishInput{Target: r.target, Run: r.run, Kind: r.kind, Ended: r.ended}).Get(ctx, &finished)
 	if err != nil {
 		return ReadResult{}, err
 	}

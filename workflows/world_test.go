@@ -41,6 +41,8 @@ type world struct {
 	pilot    func(call int) (activities.PilotResult, error)
 	pull     func(in activities.PullInput, call int) (activities.PullResult, error)
 	evaluate func(call int) cura.Evaluation
+	// act is what becomes of PurgePilot and of what is done to the schedule.
+	act func(name string, call int) error
 }
 
 func newWorld(t *testing.T) *world {
@@ -60,6 +62,7 @@ func newWorld(t *testing.T) *world {
 			return activities.PullResult{Done: true, Pages: 1}, nil
 		},
 		evaluate: func(int) cura.Evaluation { return cura.Evaluation{Syncs: 1} },
+		act:      func(string, int) error { return nil },
 	}
 	w.env.SetTestTimeout(time.Minute)
 	w.env.RegisterWorkflow(workflows.Backfill)
@@ -111,7 +114,7 @@ func (w *world) register() {
 		w.call("FinishRun", func() { w.finished = append(w.finished, in) })
 		result := activities.FinishResult{Outcome: "complete"}
 		for _, d := range in.Ended {
-			if !activities.TypeOff(d.Kind) && d.Kind != fault.Busy {
+			if !activities.TypeOff(d.Kind) && (d.Kind != fault.Busy || in.Kind != cura.RunIncremental) {
 				result.Outcome = "incomplete"
 			}
 		}
@@ -126,8 +129,7 @@ func (w *world) register() {
 	})
 	for _, name := range []string{"PurgePilot", "EnableSchedule", "PauseSchedule", "DeleteSchedule"} {
 		add(name, func(context.Context, map[string]any) error {
-			w.call(name, nil)
-			return nil
+			return w.act(name, w.call(name, nil))
 		})
 	}
 }

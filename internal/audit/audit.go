@@ -24,6 +24,7 @@ const (
 	OperatorCommand   Kind = "operator.command"
 	PageRead          Kind = "page.read"
 	ResourceRejected  Kind = "resource.rejected"
+	ResourcesWoken    Kind = "resources.woken"
 	ReviewOpened      Kind = "review.opened"
 	TypeSwitchedOff   Kind = "type.switched-off"
 	TypeSwitchedOn    Kind = "type.switched-on"

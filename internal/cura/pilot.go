@@ -11,8 +11,10 @@ type PilotPatient struct {
 	// Missing lists the Cura fields that a usable profile needs and this patient lacks.
 	Missing []string `json:"missing,omitempty"`
 	// Rejected lists the reasons of what was quarantined: element paths, no values.
-	Rejected []string      `json:"rejected,omitempty"`
-	Preview  []PreviewLine `json:"preview,omitempty"`
+	Rejected []string `json:"rejected,omitempty"`
+	// Notes say how the report is incomplete, and need nobody.
+	Notes   []string      `json:"notes,omitempty"`
+	Preview []PreviewLine `json:"preview,omitempty"`
 }
 
 // Clean reports whether nothing about the patient needs a person.

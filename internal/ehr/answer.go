@@ -21,6 +21,7 @@ const (
 	fixBase    = "Check that the FHIR base URL is the one the hospital gave, down to the path"
 	fixProfile = "The profile generic needs a server with system-wide search by _lastUpdated; for another, choose its own with --profile"
 	fixWait    = "Nothing to do: it is tried again when the server says"
+	fixAgain   = "Nothing to do: the query begins again from its watermark"
 )
 
 // answerFault makes a fault of an answer that isn't 200, by status and OperationOutcome codes (DOMAIN §5). Of the body
@@ -92,7 +93,7 @@ func unsupportedFix(r request) string {
 func gone(r request) (fault.Kind, string) {
 	switch r.errand {
 	case errandNextPage:
-		return fault.Expired, "Nothing to do: the query begins again from its watermark"
+		return fault.Expired, fixAgain
 	case errandRead:
 		return fault.NotFound, ""
 	case errandSearch:

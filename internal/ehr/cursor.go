@@ -44,18 +44,21 @@ func (c cursor) follow(op string, link *url.URL, maxPages int) (cursor, error) {
 // String is the form that parseCursor reads.
 func (c cursor) String() string { return fmt.Sprintf("%d %s %s", c.pages, c.mark, c.link) }
 
-// parseCursor reads what String wrote. The link in it was data of the server's once, and is checked again.
+// parseCursor reads what String wrote. The link in it was data of the server's once, and is checked again: the connection
+// may have been moved to another base since, which is no fault of a server's.
 func (c *Client) parseCursor(op, text string) (cursor, error) {
 	parts := strings.SplitN(text, " ", 3)
 	if len(parts) == 3 {
 		pages, err := strconv.Atoi(parts[0])
 		link, linkErr := url.Parse(parts[2])
 		if err == nil && linkErr == nil && pages > 0 {
-			return cursor{pages: pages, mark: parts[1], link: link}, c.checkLink(op, link)
+			if !below(c.base, link) {
+				return cursor{}, fault.New(op, fault.Expired, "the stored cursor is of another FHIR base; nothing was sent there").WithFix(fixAgain)
+			}
+			return cursor{pages: pages, mark: parts[1], link: link}, nil
 		}
 	}
-	return cursor{}, fault.New(op, fault.Expired, "the stored cursor can't be read").
-		WithFix("Nothing to do: the query begins again from its watermark")
+	return cursor{}, fault.New(op, fault.Expired, "the stored cursor can't be read").WithFix(fixAgain)
 }
 
 // checkLink lets a link through only if it lies below the FHIR base: the token would go with it.

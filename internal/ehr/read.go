@@ -5,21 +5,18 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
-	"strings"
 
 	"github.com/cura-health/ehr-sync/internal/cura"
 	"github.com/cura-health/ehr-sync/internal/fault"
+	"github.com/cura-health/ehr-sync/internal/fhir"
 )
-
-// maxIDLength is well over the 64 characters of the specification: Epic's can be longer (DOMAIN §3).
-const maxIDLength = 255
 
 // Read gets one resource by the id that the EHR gave it (PHI), as the bytes that came. Errors are faults: NotFound for 404
 // and 410 (the detail tells which), Data for a resource over Config.MaxResource or one that the server can't give, Scope
 // for a forbidden type, and those of transport and token.
 func (c *Client) Read(ctx context.Context, typ cura.ResourceType, id string) ([]byte, error) {
 	r := request{errand: errandRead, op: "reading one " + string(typ), typ: typ, accept: fhirJSON}
-	if !typeName(string(typ)) || !validID(id) {
+	if !typeName(string(typ)) || !fhir.IsID(id) {
 		return nil, fault.New("reading one resource", fault.Data, "its type or id isn't spelled as FHIR allows").
 			WithFix("Ask the hospital about references in its data that can't be followed")
 	}
@@ -53,14 +50,4 @@ func (c *Client) readResource(ctx context.Context, r request, body *watched) ([]
 		return nil, fault.New(r.op, fault.Protocol, "the answer is a resource of another type, or none").WithFix(fixBase)
 	}
 	return raw, nil
-}
-
-// validID keeps ids from changing the path. Underscores aren't in the specification's pattern and do occur.
-func validID(id string) bool {
-	if id == "" || len(id) > maxIDLength || strings.Trim(id, ".") == "" {
-		return false
-	}
-	return !strings.ContainsFunc(id, func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.' && r != '_'
-	})
 }

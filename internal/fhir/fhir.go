@@ -3,7 +3,10 @@
 // because every value can be PHI.
 package fhir
 
-import "errors"
+import (
+	"errors"
+	"strings"
+)
 
 // DefaultMaxResource is the size in bytes above which a resource isn't held in memory.
 const DefaultMaxResource = 16 << 20
@@ -88,17 +91,21 @@ func Head(raw []byte) (ResourceHead, error) {
 	return h, err
 }
 
-// IsID reports whether text may be a resource's logical id (R4 §2.24.0.1, id): letters, digits, "-" and ".". R4 allows 64
-// characters, Epic's ids exceed that, 255 are allowed here.
+// maxID is well over R4's 64 characters: Epic's ids can be longer (DOMAIN §3).
+const maxID = 255
+
+// IsID reports whether text is taken as a resource's logical id (R4 §2.24.0.1, id): letters, digits, "-" and ".", and the
+// underscores that R4 doesn't allow and that do occur. None changes the path of a URL that it is put into: ids of dots alone
+// are refused.
 func IsID(text string) bool {
 	for _, b := range []byte(text) {
 		switch {
-		case 'a' <= b && b <= 'z', 'A' <= b && b <= 'Z', '0' <= b && b <= '9', b == '-', b == '.':
+		case 'a' <= b && b <= 'z', 'A' <= b && b <= 'Z', '0' <= b && b <= '9', b == '-', b == '.', b == '_':
 		default:
 			return false
 		}
 	}
-	return text != "" && len(text) <= 255
+	return len(text) <= maxID && strings.Trim(text, ".") != ""
 }
 
 // textOf decodes a JSON string, and gives the empty string for anything else.

@@ -36,7 +36,7 @@ func NewValidator() (*Validator, error) {
 // §2.26.3.3), and what a database or another parser would take differently: members named twice, control characters and
 // lone surrogates in strings, numbers of unreasonable length, nesting deeper than MaxDepth.
 //
-// It is more lenient in three places. Resource.id may be longer than 64 characters, as at Epic. meta.versionId may be any
+// It is more lenient in three places. Resource.id may be whatever IsID takes: longer than 64 characters, as at Epic, or with underscores. meta.versionId may be any
 // text: it is opaque to Cura. And a resource that is entered-in-error may lack required elements, as masked ones do: it must
 // still reach the row that it withdraws.
 func (v *Validator) Validate(raw []byte) error {
@@ -103,13 +103,13 @@ func tolerate(raw []byte, issues []Issue) []Issue {
 	if err != nil {
 		return issues
 	}
-	longID := Issue{Path: head.Type + ".id", Code: CodeID}
+	id := Issue{Path: head.Type + ".id", Code: CodeID}
 	version := Issue{Path: head.Type + ".meta.versionId", Code: CodeID}
 	withdrawn := enteredInError(raw)
 	return slices.DeleteFunc(issues, func(i Issue) bool {
 		switch {
-		case i == longID && head.ID != "":
-			return len(head.ID) > 64 && IsID(head.ID)
+		case i == id && head.ID != "":
+			return IsID(head.ID)
 		case i == version:
 			return head.VersionID != ""
 		case i.Code == CodeCode || i.Code == CodeID || i.Code == CodeURI:

@@ -58,6 +58,9 @@ func TestValidate(t *testing.T) {
 		{"a masked identifier", `{"resourceType":"Patient","identifier":[{"system":"http://hl7.org/fhir/sid/us-ssn","_value":{"extension":[{"url":"http://hl7.org/fhir/StructureDefinition/rendered-value","valueString":"xxx-xx-0000"}]}}],"_birthDate":{"extension":[{"url":"http://hl7.org/fhir/StructureDefinition/data-absent-reason","valueCode":"masked"}]}}`, nil},
 		{"a status that is only an extension", `{"resourceType":"Observation","_status":{"extension":[{"url":"http://hl7.org/fhir/StructureDefinition/data-absent-reason","valueCode":"unknown"}]},"code":{"text":"x"}}`, nil},
 		{"an id longer than R4's, as at Epic", `{"resourceType":"Patient","id":"` + longID + `"}`, nil},
+		{"an id with an underscore", `{"resourceType":"Patient","id":"a_b"}`, nil},
+		{"a reference to an id with an underscore", `{` + observation + `,"subject":{"reference":"Patient/a_b"}}`, nil},
+		{"a reference to a long id", `{` + observation + `,"subject":{"reference":"Patient/` + longID + `"}}`, nil},
 		{"a version that isn't an id", `{"resourceType":"Patient","meta":{"versionId":"W/\"7\""}}`, nil},
 		{"a withdrawn resource without its code", `{"resourceType":"Observation","id":"o","status":"entered-in-error"}`, nil},
 		{"a withdrawn allergy without its patient", `{"resourceType":"AllergyIntolerance","verificationStatus":{"coding":[{"code":"entered-in-error"}]}}`, nil},
@@ -81,6 +84,7 @@ func TestValidate(t *testing.T) {
 		{"text where an object belongs", `{` + observation + `,"subject":"secret"}`, []string{"Observation.subject kind"}},
 		{"reference to a type that isn't allowed", `{"resourceType":"Encounter","status":"finished","class":{"code":"AMB"},"subject":{"reference":"Device/secret"}}`, []string{"Encounter.subject reference-type"}},
 		{"id of another kind", `{"resourceType":"Patient","id":"sec ret"}`, []string{"Patient.id id"}},
+		{"id beyond any length", `{"resourceType":"Patient","id":"` + strings.Repeat("secret", 50) + `"}`, []string{"Patient.id id"}},
 
 		{"modifier extension", `{"resourceType":"Patient","modifierExtension":[{"url":"http://secret","valueBoolean":true}]}`, []string{"Patient.modifierExtension modifier"}},
 		{"modifier extension below", `{` + observation + `,"component":[{"code":{"text":"x"},"modifierExtension":[{"url":"http://secret","valueBoolean":true}]}]}`, []string{"Observation.component[0].modifierExtension modifier"}},

@@ -43,13 +43,18 @@ type Decision struct {
 	Candidates []cura.ProfileID
 }
 
+// MaxIdentifier is the length in bytes, system and value together, above which an identifier is neither stored for look-up
+// nor matched by: an index can't hold it.
+const MaxIdentifier = 1000
+
 // Keys are the patient's identifiers of the strategy's system that may be matched by: exact values, blanks trimmed,
-// placeholders left out. Leading zeros count.
+// placeholders left out, and what is too long to be found again. Leading zeros count.
 func Keys(profile *cura.Profile, strategy cura.MatchStrategy) []string {
 	var keys []string
 	for _, id := range profile.Identifiers {
 		value := strings.TrimSpace(id.Value)
-		if id.System != strategy.System || value == "" || placeholder(value) || id.Use == "old" {
+		if id.System != strategy.System || value == "" || placeholder(value) || id.Use == "old" ||
+			len(id.System)+len(id.Value) > MaxIdentifier {
 			continue
 		}
 		keys = append(keys, value)
@@ -98,6 +103,8 @@ func Decide(patient *cura.Profile, keys []string, strategy cura.MatchStrategy, c
 		return Decision{Outcome: Ambiguous, Candidates: ids, Reason: "another patient of this connection is linked to the profile already"}
 	case contradicts(patient, c):
 		return Decision{Outcome: Ambiguous, Candidates: ids, Reason: "the identifier is the same, the birth date or the family name is not"}
+	case !canCompare(patient, c):
+		return Decision{Outcome: Ambiguous, Candidates: ids, Reason: "nothing but the identifier to go by: no birth date and no family name to compare"}
 	}
 	return Decision{Outcome: Matched, Profile: c.Profile, Candidates: ids, Reason: "identifier, birth date and family name agree"}
 }
@@ -105,15 +112,27 @@ func Decide(patient *cura.Profile, keys []string, strategy cura.MatchStrategy, c
 // contradicts compares what both sides know. A partial birth date agrees with a fuller one that it begins; a changed
 // family name alone is common and no contradiction when the birth date agrees whole.
 func contradicts(patient *cura.Profile, c Candidate) bool {
-	var birth, family string
+	birth, family := traits(patient)
+	if birth != "" && c.BirthDate != "" {
+		return !strings.HasPrefix(birth, c.BirthDate) && !strings.HasPrefix(c.BirthDate, birth)
+	}
+	return family != "" && c.Family != "" && !strings.EqualFold(family, c.Family)
+}
+
+// canCompare reports whether both sides know a birth date or both a family name: an identifier alone links nobody, since a
+// mistyped one would show a patient somebody else's record.
+func canCompare(patient *cura.Profile, c Candidate) bool {
+	birth, family := traits(patient)
+	return (birth != "" && c.BirthDate != "") || (family != "" && c.Family != "")
+}
+
+// traits are what a patient is told from others by, besides identifiers.
+func traits(patient *cura.Profile) (birth, family string) {
 	if patient.BirthDate != nil {
 		birth = patient.BirthDate.Text
 	}
 	if patient.Name != nil {
 		family = patient.Name.Family
 	}
-	if birth != "" && c.BirthDate != "" {
-		return !strings.HasPrefix(birth, c.BirthDate) && !strings.HasPrefix(c.BirthDate, birth)
-	}
-	return family != "" && c.Family != "" && !strings.EqualFold(family, c.Family)
+	return birth, family
 }

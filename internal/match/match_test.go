@@ -1,6 +1,7 @@
 package match_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -38,6 +39,19 @@ func TestKeysAreExactValuesOfTheSystem(t *testing.T) {
 	require.Equal(t, []string{"0012", "12", "0"}, got, "leading zeros count; placeholders and retired ones never match")
 }
 
+// TestKeysLeaveOutWhatIsNotStoredForLookUp: nobody would find the profile by it the next time.
+func TestKeysLeaveOutWhatIsNotStoredForLookUp(t *testing.T) {
+	t.Parallel()
+	longest := strings.Repeat("x", match.MaxIdentifier-len("urn:mrn"))
+	got := match.Keys(profile("", "",
+		cura.Identifier{System: "urn:mrn", Value: longest},
+		cura.Identifier{System: "urn:mrn", Value: longest + "x"},
+		cura.Identifier{System: "urn:mrn", Value: longest[1:] + "ä"},
+		cura.Identifier{System: "urn:mrn", Value: longest[1:] + "  "},
+	), mrn)
+	require.Equal(t, []string{longest}, got)
+}
+
 func TestDecisions(t *testing.T) {
 	t.Parallel()
 	one := match.Candidate{Profile: "p1", BirthDate: "1980-02-03", Family: "Meyer"}
@@ -59,7 +73,10 @@ func TestDecisions(t *testing.T) {
 		"a partial birth date that doesn't":  {profile("1980-03", "Meyer"), []string{"1"}, []match.Candidate{one}, match.Ambiguous},
 		"a new family name, same birth date": {profile("1980-02-03", "Maier"), []string{"1"}, []match.Candidate{one}, match.Matched},
 		"another name, no birth date":        {profile("", "Schulz"), []string{"1"}, []match.Candidate{one}, match.Ambiguous},
-		"nothing to compare":                 {profile("", ""), []string{"1"}, []match.Candidate{one}, match.Matched},
+		"the same name, no birth date":       {profile("", "MEYER"), []string{"1"}, []match.Candidate{one}, match.Matched},
+		"nothing to compare":                 {profile("", ""), []string{"1"}, []match.Candidate{one}, match.Ambiguous},
+		"nothing to compare with":            {profile("1980-02-03", "Meyer"), []string{"1"}, []match.Candidate{{Profile: "p3"}}, match.Ambiguous},
+		"each side knows something else":     {profile("1980-02-03", ""), []string{"1"}, []match.Candidate{{Profile: "p3", Family: "Meyer"}}, match.Ambiguous},
 		"linked to another patient":          {profile("1980-02-03", "Meyer"), []string{"1"}, []match.Candidate{taken}, match.Ambiguous},
 	} {
 		t.Run(name, func(t *testing.T) {

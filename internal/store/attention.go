@@ -12,7 +12,7 @@ import (
 // Waiting is one thing that waits for a person: since when, why, and the command that moves it on.
 type Waiting struct {
 	Connection cura.ConnectionID `json:"connection_id"`
-	// What is onboarding, type-off, dead-letter or review.
+	// What is onboarding, type-off, dead-letter, review or behind.
 	What  string    `json:"what"`
 	Since time.Time `json:"since"`
 	Why   string    `json:"why"`
@@ -33,9 +33,17 @@ const waitingSQL = `
 		ARRAY['starter dead-letters show ' || dead_letter_id, 'starter dead-letters replay ' || dead_letter_id]
 	FROM sync.dead_letters WHERE org_id = $1 AND state = 'open'
 	UNION ALL
-	SELECT connection_id, 'review', min(opened_at), count(*) || ' patients wait for a decision: ' || reason,
-		ARRAY['starter connection show CONNECTION']
-	FROM sync.reviews WHERE org_id = $1 AND closed_at IS NULL GROUP BY connection_id, reason`
+	SELECT connection_id, 'review', min(opened_at), count(*) || ' patients wait for a decision: ' || reason
+			|| '. Correct them at the EHR; deciding here has no command yet', ARRAY['starter connection show CONNECTION']
+	FROM sync.reviews WHERE org_id = $1 AND closed_at IS NULL GROUP BY connection_id, reason
+	UNION ALL
+	SELECT c.connection_id, 'behind', run.last, 'no sync has come through since then, though one is due every ' || c.sync_interval,
+		ARRAY['starter status CONNECTION', 'starter sync CONNECTION']
+	FROM sync.connections c CROSS JOIN LATERAL (
+		SELECT coalesce(max(r.finished_at), c.updated_at) AS last FROM sync.runs r
+		WHERE r.org_id = c.org_id AND r.connection_id = c.connection_id AND r.kind = 'incremental' AND r.outcome = 'complete') run
+	WHERE c.org_id = $1 AND c.phase = 'live' AND c.removed_at IS NULL AND c.sync_interval IS NOT NULL
+		AND run.last < now() - greatest(4 * c.sync_interval, interval '5 minutes')`
 
 // Attention lists what waits for a person in the org, oldest first.
 func (tx *Tx) Attention(ctx context.Context) ([]Waiting, error) {
@@ -46,8 +54,8 @@ func (tx *Tx) Attention(ctx context.Context) ([]Waiting, error) {
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[Waiting])
 }
 
-// RefreshAttention sets the directory's flag of a connection to whether anything of it waits for a person, so that a
-// look across orgs need only enter those that do.
+// RefreshAttention sets the directory's flag of a connection to whether anything of it waits for a person. It can't tell
+// of what time alone brings about, such as a sync that doesn't come: who wants to know that enters the org.
 func (tx *Tx) RefreshAttention(ctx context.Context, id cura.ConnectionID) error {
 	_, err := tx.tx.Exec(ctx, `
 		UPDATE directory.connections SET attention = EXISTS (SELECT FROM (`+waitingSQL+`) waiting WHERE waiting.connection_id = $2)

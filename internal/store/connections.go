@@ -56,6 +56,15 @@ func (tx *Tx) AddConnection(ctx context.Context, c cura.Connection, shadowOf cur
 
 // EditConnection replaces the settings of a connection; phase and health stay.
 func (tx *Tx) EditConnection(ctx context.Context, c cura.Connection, actor string) error {
+	// Another server has another clock and other page links.
+	for _, table := range []string{"sync.cursors", "sync.watermarks"} {
+		if _, err := tx.tx.Exec(ctx, `
+			DELETE FROM `+table+` WHERE org_id = $1 AND connection_id = $2
+				AND EXISTS (SELECT FROM sync.connections WHERE org_id = $1 AND connection_id = $2 AND base_url <> $3)`,
+			tx.org, c.ID, c.BaseURL); err != nil {
+			return err
+		}
+	}
 	tag, err := tx.tx.Exec(ctx, `
 		UPDATE sync.connections SET base_url = $3, token_url = $4, client_id = $5, scopes = $6, ca_pem = $7, match_by = $8,
 			match_system = $9, ehr_profile = $10, types = $11, insecure_loopback = $12, updated_at = now(), settings_version = settings_version + 1
@@ -72,7 +81,40 @@ func (tx *Tx) EditConnection(ctx context.Context, c cura.Connection, actor strin
 		Kind: audit.ConnectionEdited, Actor: actor, Connection: c.ID, Outcome: audit.Success,
 		Details: map[string]any{"types": c.Types, "match": c.Match.String()},
 	})
-	return nil
+	return tx.forgetTypes(ctx, c, actor)
+}
+
+// forgetTypes closes what waits for a person about types that the connection doesn't pull any more.
+func (tx *Tx) forgetTypes(ctx context.Context, c cura.Connection, actor string) error {
+	if _, err := tx.tx.Exec(ctx, `
+		DELETE FROM sync.type_switches WHERE org_id = $1 AND connection_id = $2 AND NOT resource_type = ANY($3)`,
+		tx.org, c.ID, c.Types); err != nil {
+		return err
+	}
+	rows, err := tx.tx.Query(ctx, `
+		SELECT dead_letter_id FROM sync.dead_letters
+		WHERE org_id = $1 AND connection_id = $2 AND state = 'open' AND NOT resource_type = ANY($3)`, tx.org, c.ID, c.Types)
+	if err != nil {
+		return err
+	}
+	letters, err := pgx.CollectRows(rows, pgx.RowTo[cura.DeadLetterID])
+	if err != nil {
+		return err
+	}
+	for _, id := range letters {
+		if err := tx.CloseDeadLetter(ctx, id, "discarded", actor); err != nil {
+			return err
+		}
+	}
+	return tx.RefreshAttention(ctx, c.ID)
+}
+
+// SetSyncInterval records how often the schedule syncs; 0: there is no schedule any more.
+func (tx *Tx) SetSyncInterval(ctx context.Context, id cura.ConnectionID, interval time.Duration) error {
+	_, err := tx.tx.Exec(ctx, `
+		UPDATE sync.connections SET sync_interval = nullif($3::interval, interval '0') WHERE org_id = $1 AND connection_id = $2`,
+		tx.org, id, interval)
+	return err
 }
 
 // RemoveConnection takes a connection out of service: its credentials are deleted, what it brought stays.

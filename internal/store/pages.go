@@ -56,6 +56,9 @@ type Item struct {
 	Profile         cura.ProfileID   // for Stored
 	// MatchedBy is set for a patient that is linked for the first time: "new" or the kind of identifier.
 	MatchedBy string
+	// MatchSystem and MatchKeys are the identifiers by which no profile was found for a new patient.
+	MatchSystem string
+	MatchKeys   []string
 }
 
 // Head is the newest version of a resource that has landed, and what became of it.
@@ -92,6 +95,9 @@ func (tx *Tx) ApplyPage(ctx context.Context, pass Pass, mappingVersion string, i
 	if err := tx.renewLease(ctx, pass); err != nil {
 		return cura.Counts{}, err
 	}
+	if err := tx.stillNew(ctx, items); err != nil {
+		return cura.Counts{}, err
+	}
 	counts, err := tx.applyItems(ctx, pass, mappingVersion, items)
 	if err != nil {
 		return cura.Counts{}, err
@@ -112,6 +118,78 @@ func (tx *Tx) ApplyPage(ctx context.Context, pass Pass, mappingVersion string, i
 		Details: map[string]any{"type": pass.Type, "counts": counts, "last_page": advance.Next == ""},
 	})
 	return counts, nil
+}
+
+// ErrMatchedMeanwhile says that another connection of the org has made a profile for one of the page's new patients since
+// the page was decided: decide it again.
+var ErrMatchedMeanwhile = errors.New("a new patient has a profile by now")
+
+// stillNew makes sure that no profile carries an identifier of the page's new patients. Only one transaction of an org at
+// a time may make profiles: otherwise two connections that serve the same person at once would make two.
+func (tx *Tx) stillNew(ctx context.Context, items []Item) error {
+	var systems, keys []string
+	for _, it := range items {
+		for _, key := range it.MatchKeys {
+			systems, keys = append(systems, it.MatchSystem), append(keys, key)
+		}
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	if _, err := tx.tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('profiles ' || $1, 0))`, string(tx.org)); err != nil {
+		return err
+	}
+	var taken bool
+	err := tx.tx.QueryRow(ctx, `
+		SELECT EXISTS (SELECT FROM cura.profile_identifiers i JOIN unnest($2::text[], $3::text[]) AS k (system, value) USING (system, value)
+			WHERE i.org_id = $1)`, tx.org, systems, keys).Scan(&taken)
+	if err == nil && taken {
+		return ErrMatchedMeanwhile
+	}
+	return err
+}
+
+// ApplyWoken writes resources that had landed before and are decided again: rows and audit, but no counts of the run,
+// which counts what the EHR served.
+func (tx *Tx) ApplyWoken(ctx context.Context, pass Pass, mappingVersion string, items []Item) error {
+	if err := tx.renewLease(ctx, pass); err != nil {
+		return err
+	}
+	counts, err := tx.applyItems(ctx, pass, mappingVersion, items)
+	if err != nil {
+		return err
+	}
+	tx.Audit(audit.Record{
+		Kind: audit.ResourcesWoken, Connection: pass.Connection, Run: pass.Run, Outcome: audit.Success,
+		Details: map[string]any{"type": pass.Type, "counts": counts},
+	})
+	return nil
+}
+
+// Woken lists resources of the pass's type that were set aside for want of their patient, who is linked by now. They come
+// raw from the landing, for another decision.
+func (tx *Tx) Woken(ctx context.Context, pass Pass, limit int) ([]Item, error) {
+	rows, err := tx.tx.Query(ctx, `
+		SELECT r.ehr_id, r.content_hash, r.last_updated, r.landing_id, l.version_id, l.raw, l.raw_bytes
+		FROM sync.resources r
+		JOIN sync.patient_links p ON p.org_id = r.org_id AND p.connection_id = r.connection_id AND p.ehr_id = r.waits_for_patient
+		JOIN sync.landing l ON l.org_id = r.org_id AND l.landing_id = r.landing_id
+		WHERE r.org_id = $1 AND r.connection_id = $2 AND r.resource_type = $3 AND r.waits_for_patient IS NOT NULL AND l.raw IS NOT NULL
+		LIMIT $4`, tx.org, pass.Connection, pass.Type, limit)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (Item, error) {
+		var it Item
+		var hash, raw []byte
+		if err := row.Scan(&it.EHRID, &hash, &it.LastUpdated, &it.Landing, &it.VersionID, &raw, &it.RawBytes); err != nil {
+			return it, err
+		}
+		copy(it.Hash[:], hash)
+		var err error
+		it.Raw, err = tx.store.decoder.DecodeAll(raw, nil)
+		return it, err
+	})
 }
 
 // Holds reports whether the tables can hold an item: it is written in a transaction of its own that is rolled back. A

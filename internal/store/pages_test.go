@@ -277,3 +277,128 @@ func TestAuditRecordsAreNumberedWithoutHolesAndOnlyForWhatCommitted(t *testing.T
 		WHERE org_id = $1 GROUP BY org_id`, f.org))
 	require.Equal(t, []int64{1}, storetest.Query[int64](t, db, "SELECT count(*) FROM audit.records WHERE kind = $1", audit.OperatorCommand))
 }
+
+func TestAnotherRunsPassDoesntDisturbTheCursor(t *testing.T) {
+	t.Parallel()
+	db := cluster.New(t)
+	f := newFixture(t, db)
+	backfill := f.lease(t, f.pass(cura.Observation))
+	_, err := f.apply(t, backfill, store.Advance{Next: "link-2", Candidate: serverTime})
+	require.NoError(t, err)
+	require.NoError(t, f.in(t, func(tx *store.Tx) error { return tx.ReleaseLease(t.Context(), backfill) }))
+
+	other := store.Pass{Connection: f.connection, Type: cura.Observation, Run: uuid.NewString()}
+	f.startRun(t, other.Run, cura.RunIncremental)
+	other = f.lease(t, other)
+	for _, next := range []string{"other-2", ""} {
+		_, err = f.apply(t, other, store.Advance{Next: next, Candidate: serverTime})
+		require.NoError(t, err)
+	}
+	require.NoError(t, f.in(t, func(tx *store.Tx) error {
+		c, err := tx.Cursor(t.Context(), backfill)
+		require.Equal(t, "link-2", c.Next, "a sync between two chunks leaves the backfill where it was")
+		return err
+	}))
+}
+
+func TestARunIsFinishedOnce(t *testing.T) {
+	t.Parallel()
+	db := cluster.New(t)
+	f := newFixture(t, db)
+	for _, outcome := range []string{"incomplete", "complete"} {
+		require.NoError(t, f.in(t, func(tx *store.Tx) error {
+			run, err := tx.FinishRun(t.Context(), f.run, audit.RunDetails{Outcome: outcome})
+			require.Equal(t, "incomplete", run.Outcome, "an answer that got lost is given again")
+			return err
+		}))
+	}
+	require.Equal(t, []int64{1}, storetest.Query[int64](t, db, "SELECT count(*) FROM audit.records WHERE kind = $1", audit.RunFinished))
+}
+
+func TestWhatIsTakenOffAConnectionWaitsForNobody(t *testing.T) {
+	t.Parallel()
+	db := cluster.New(t)
+	f := newFixture(t, db)
+	require.NoError(t, f.in(t, func(tx *store.Tx) error {
+		if err := tx.SwitchTypeOff(t.Context(), f.connection, cura.Consent, "403"); err != nil {
+			return err
+		}
+		_, err := tx.OpenDeadLetter(t.Context(), store.DeadLetter{Connection: f.connection, Type: cura.Encounter, Run: f.run, Fault: fault.Transient, Attempts: 1})
+		return err
+	}))
+	require.Len(t, f.attention(t), 2)
+	require.NoError(t, f.in(t, func(tx *store.Tx) error {
+		c, err := tx.Connection(t.Context(), f.connection)
+		if err != nil {
+			return err
+		}
+		c.Types = []cura.ResourceType{cura.Patient, cura.Observation}
+		return tx.EditConnection(t.Context(), c.Connection, "test")
+	}))
+	require.Empty(t, f.attention(t))
+	require.Equal(t, []bool{false}, storetest.Query[bool](t, db, "SELECT attention FROM directory.connections WHERE connection_id = $1", f.connection))
+}
+
+func (f *fixture) attention(t *testing.T) []store.Waiting {
+	t.Helper()
+	var waiting []store.Waiting
+	require.NoError(t, f.in(t, func(tx *store.Tx) error {
+		var err error
+		waiting, err = tx.Attention(t.Context())
+		return err
+	}))
+	return waiting
+}
+
+func TestALiveConnectionWhoseSyncsDontComeWaitsForAPerson(t *testing.T) {
+	t.Parallel()
+	db := cluster.New(t)
+	f := newFixture(t, db)
+	require.NoError(t, f.in(t, func(tx *store.Tx) error {
+		if err := tx.SetSyncInterval(t.Context(), f.connection, 10*time.Minute); err != nil {
+			return err
+		}
+		return tx.SetStanding(t.Context(), f.connection, store.Standing{Phase: cura.PhaseLive, Health: cura.HealthOK, WaitsFor: cura.WaitsForNobody}, "test")
+	}))
+	require.Empty(t, f.attention(t))
+	passed := func(minutes int) {
+		storetest.Query[string](t, db, "UPDATE sync.connections SET updated_at = now() - $1 * interval '1 minute' RETURNING name", minutes)
+	}
+	passed(39)
+	require.Empty(t, f.attention(t))
+	passed(41)
+	waiting := f.attention(t)
+	require.Len(t, waiting, 1)
+	require.Equal(t, "behind", waiting[0].What)
+
+	run := uuid.NewString()
+	f.startRun(t, run, cura.RunIncremental)
+	require.NoError(t, f.in(t, func(tx *store.Tx) error {
+		_, err := tx.FinishRun(t.Context(), run, audit.RunDetails{Outcome: "complete"})
+		return err
+	}))
+	require.Empty(t, f.attention(t), "a sync has come through")
+}
+
+func TestAnotherServersWatermarksAreForgotten(t *testing.T) {
+	t.Parallel()
+	db := cluster.New(t)
+	f := newFixture(t, db)
+	pass := f.lease(t, f.pass(cura.Patient))
+	_, err := f.apply(t, pass, store.Advance{Candidate: serverTime})
+	require.NoError(t, err)
+	edit := func(base string) {
+		require.NoError(t, f.in(t, func(tx *store.Tx) error {
+			c, err := tx.Connection(t.Context(), f.connection)
+			if err != nil {
+				return err
+			}
+			c.BaseURL = base
+			return tx.EditConnection(t.Context(), c.Connection, "test")
+		}))
+	}
+	edit("https://ehr.example/fhir")
+	require.Len(t, storetest.Query[time.Time](t, db, "SELECT watermark FROM sync.watermarks"), 1)
+	edit("https://elsewhere.example/fhir")
+	require.Empty(t, storetest.Query[time.Time](t, db, "SELECT watermark FROM sync.watermarks"))
+}

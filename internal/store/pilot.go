@@ -3,11 +3,13 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"errors"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cura-health/ehr-sync/internal/audit"
 	"github.com/cura-health/ehr-sync/internal/cura"
+	"github.com/cura-health/ehr-sync/internal/fault"
 )
 
 // PilotSlot is one patient of a pilot: who, and whether they have been read.
@@ -40,6 +42,16 @@ func (tx *Tx) PilotChoices(ctx context.Context, connection cura.ConnectionID) ([
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
+// ClearPilotChoices forgets what PutPilotChoices kept: EHR ids are PHI, and nobody needs them once the pilot is over.
+func (tx *Tx) ClearPilotChoices(ctx context.Context, connection cura.ConnectionID) error {
+	tag, err := tx.tx.Exec(ctx, `DELETE FROM sync.pilot_choices WHERE org_id = $1 AND connection_id = $2`, tx.org, connection)
+	if err != nil || tag.RowsAffected() == 0 {
+		return err
+	}
+	tx.Audit(audit.Record{Kind: audit.ChoicesStored, Connection: connection, Outcome: audit.Success, Details: map[string]int{"patients": 0}})
+	return nil
 }
 
 // StartPilot keeps which patients the run pilots, so that a run that is resumed pilots the same ones.
@@ -77,8 +89,57 @@ func (tx *Tx) PutPilotReport(ctx context.Context, connection cura.ConnectionID, 
 	return err
 }
 
-// PurgePilot deletes everything that pilots wrote to the transaction's org, which must be a sandbox org: the database
-// refuses to delete records of any other. The audit log stays, with the fact.
+// TryPatient is ApplyPatient, except that the database may refuse some of items: nothing is written then, and refused tells
+// which they are. Each is tried in this very transaction, since the rows that they refer to aren't committed yet.
+func (tx *Tx) TryPatient(ctx context.Context, pass Pass, mappingVersion string, items []Item) (counts cura.Counts, refused []int, err error) {
+	err = tx.savepoint(ctx, func(sub *Tx) error {
+		counts, err = sub.ApplyPatient(ctx, pass, mappingVersion, items)
+		return err
+	})
+	if !fault.Is(err, fault.Data) {
+		return counts, nil, err
+	}
+	undo := fault.New("trying an item", fault.Unknown, "this is undone")
+	for i := range items {
+		if items[i].Outcome != Stored {
+			continue
+		}
+		tried := tx.savepoint(ctx, func(sub *Tx) error {
+			if _, err := sub.applyItems(ctx, pass, mappingVersion, items[i:i+1]); err != nil {
+				return err
+			}
+			return undo
+		})
+		switch {
+		case fault.Is(tried, fault.Data):
+			refused = append(refused, i)
+		case !errors.Is(tried, undo):
+			return cura.Counts{}, nil, tried
+		}
+	}
+	if len(refused) > 0 {
+		err = nil
+	}
+	return cura.Counts{}, refused, err
+}
+
+// savepoint runs fn within the transaction; an error of fn undoes what fn did, and leaves the rest as it was.
+func (tx *Tx) savepoint(ctx context.Context, fn func(*Tx) error) error {
+	sub := &Tx{store: tx.store, org: tx.org}
+	err := pgx.BeginFunc(ctx, tx.tx, func(pgtx pgx.Tx) error {
+		sub.tx = pgtx
+		return fn(sub)
+	})
+	if err != nil {
+		return translate(err)
+	}
+	tx.records = append(tx.records, sub.records...)
+	return nil
+}
+
+// PurgePilot deletes everything that a shadow connection's pilots wrote to the transaction's org, which must be a sandbox
+// org: the database refuses to delete records of any other. No two shadows share a row, so that the one's purge never meets
+// the other's. The audit log stays, with the fact.
 func (tx *Tx) PurgePilot(ctx context.Context, shadow cura.ConnectionID, why string) error {
 	var batch pgx.Batch
 	// The foreign keys ask for this order.

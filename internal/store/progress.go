@@ -33,7 +33,7 @@ func (tx *Tx) StartRun(ctx context.Context, run Run) error {
 }
 
 // FinishRun closes a run with its outcome and leaves the run-level audit record. Counts that don't add up are a defect
-// of ours: the run is refused, not closed.
+// of ours: the run is refused, not closed. A run that is closed already stays as it is, and no second record is left.
 func (tx *Tx) FinishRun(ctx context.Context, run string, details audit.RunDetails) (Run, error) {
 	counts, err := tx.RunCounts(ctx, run)
 	if err != nil {
@@ -46,15 +46,21 @@ func (tx *Tx) FinishRun(ctx context.Context, run string, details audit.RunDetail
 		}
 		details.Counts[t] = c.Counts
 	}
+	tag, err := tx.tx.Exec(ctx, `
+		UPDATE sync.runs SET outcome = $3, finished_at = now() WHERE org_id = $1 AND run_id = $2 AND outcome = 'running'`,
+		tx.org, run, details.Outcome)
+	if err != nil {
+		return Run{}, err
+	}
 	rows, err := tx.tx.Query(ctx, `
-		UPDATE sync.runs SET outcome = $3, finished_at = now() WHERE org_id = $1 AND run_id = $2
-		RETURNING run_id, connection_id, kind, workflow_id, started_at, finished_at, outcome`, tx.org, run, details.Outcome)
+		SELECT run_id, connection_id, kind, workflow_id, started_at, finished_at, outcome FROM sync.runs
+		WHERE org_id = $1 AND run_id = $2`, tx.org, run)
 	if err != nil {
 		return Run{}, err
 	}
 	finished, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Run])
-	if err != nil {
-		return Run{}, err
+	if err != nil || tag.RowsAffected() == 0 {
+		return finished, err
 	}
 	outcome := audit.Success
 	if details.Outcome != "complete" {
@@ -151,18 +157,21 @@ func (tx *Tx) ReleaseLease(ctx context.Context, pass Pass) error {
 	return err
 }
 
-// Cursor is where a pass stands: Next is the link to follow, empty before the first page. Next may hold PHI and stays in
-// the database and in the process that follows it.
+// Cursor is where a pass stands: Next is the link to follow, empty where the pass has to begin. Next may hold PHI and
+// stays in the database and in the process that follows it.
 type Cursor struct {
 	Since     *time.Time
 	Next      string
 	Candidate *time.Time
-	Pages     int
+	// Restarts is how often the pass began again because the server had forgotten its page links.
+	Restarts int
+	// PageSize is the _count to ask for; 0: the usual one.
+	PageSize int
 	// Done says that this run has read the pass to its end.
 	Done bool
 }
 
-// Cursor reads where the pass stands. A cursor that another run left is none of ours: the pass begins at the watermark.
+// Cursor reads where the run's pass stands.
 func (tx *Tx) Cursor(ctx context.Context, pass Pass) (Cursor, error) {
 	var c Cursor
 	err := tx.tx.QueryRow(ctx, `
@@ -172,21 +181,27 @@ func (tx *Tx) Cursor(ctx context.Context, pass Pass) (Cursor, error) {
 		return c, err
 	}
 	err = tx.tx.QueryRow(ctx, `
-		SELECT since, next_link, candidate, pages FROM sync.cursors
+		SELECT since, next_link, candidate, restarts, page_size FROM sync.cursors
 		WHERE org_id = $1 AND connection_id = $2 AND resource_type = $3 AND partition = $4 AND run_id = $5`,
-		tx.org, pass.Connection, pass.Type, pass.Partition, pass.Run).Scan(&c.Since, &c.Next, &c.Candidate, &c.Pages)
+		tx.org, pass.Connection, pass.Type, pass.Partition, pass.Run).Scan(&c.Since, &c.Next, &c.Candidate, &c.Restarts, &c.PageSize)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Cursor{}, nil
 	}
 	return c, err
 }
 
-// DropCursor makes the pass begin again at its watermark, as it must when the server has forgotten its page links.
-func (tx *Tx) DropCursor(ctx context.Context, pass Pass) error {
+// RestartPass makes the pass begin again at its watermark: because the server has forgotten its page links, which is
+// counted, or with pages of another size.
+func (tx *Tx) RestartPass(ctx context.Context, pass Pass, restarts, pageSize int) error {
+	if err := tx.renewLease(ctx, pass); err != nil {
+		return err
+	}
 	_, err := tx.tx.Exec(ctx, `
-		DELETE FROM sync.cursors
-		WHERE org_id = $1 AND connection_id = $2 AND resource_type = $3 AND partition = $4`,
-		tx.org, pass.Connection, pass.Type, pass.Partition)
+		INSERT INTO sync.cursors (org_id, connection_id, resource_type, partition, run_id, next_link, restarts, page_size)
+		VALUES ($1, $2, $3, $4, $5, '', $6, $7)
+		ON CONFLICT (org_id, connection_id, resource_type, partition, run_id) DO UPDATE
+			SET next_link = '', since = NULL, candidate = NULL, restarts = excluded.restarts, page_size = excluded.page_size`,
+		tx.org, pass.Connection, pass.Type, pass.Partition, pass.Run, restarts, pageSize)
 	return err
 }
 
@@ -236,11 +251,10 @@ func (tx *Tx) advance(batch *pgx.Batch, pass Pass, a Advance) {
 			since = &a.Since
 		}
 		batch.Queue(`
-			INSERT INTO sync.cursors (org_id, connection_id, resource_type, partition, run_id, since, next_link, candidate, pages)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1)
-			ON CONFLICT (org_id, connection_id, resource_type, partition) DO UPDATE
-				SET run_id = excluded.run_id, since = excluded.since, next_link = excluded.next_link, candidate = excluded.candidate,
-					pages = CASE WHEN sync.cursors.run_id = excluded.run_id THEN sync.cursors.pages + 1 ELSE 1 END`,
+			INSERT INTO sync.cursors (org_id, connection_id, resource_type, partition, run_id, since, next_link, candidate)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+			ON CONFLICT (org_id, connection_id, resource_type, partition, run_id) DO UPDATE
+				SET since = excluded.since, next_link = excluded.next_link, candidate = excluded.candidate`,
 			tx.org, pass.Connection, pass.Type, pass.Partition, pass.Run, since, a.Next, a.Candidate)
 		return
 	}
@@ -250,6 +264,7 @@ func (tx *Tx) advance(batch *pgx.Batch, pass Pass, a Advance) {
 			SET watermark = greatest(sync.watermarks.watermark, excluded.watermark), updated_at = now()`,
 		tx.org, pass.Connection, pass.Type, pass.Partition, a.Candidate)
 	batch.Queue(`
-		DELETE FROM sync.cursors WHERE org_id = $1 AND connection_id = $2 AND resource_type = $3 AND partition = $4`,
-		tx.org, pass.Connection, pass.Type, pass.Partition)
+		DELETE FROM sync.cursors
+		WHERE org_id = $1 AND connection_id = $2 AND resource_type = $3 AND partition = $4 AND run_id = $5`,
+		tx.org, pass.Connection, pass.Type, pass.Partition, pass.Run)
 }

@@ -108,10 +108,6 @@ type recordHead struct {
 	mappingVersion string
 }
 
-// maxIdentifier is the length in bytes, system and value together, above which an identifier isn't looked up by: an index
-// can't hold it. It stays in the record.
-const maxIdentifier = 1000
-
 func (tx *Tx) putProfile(batch *pgx.Batch, h recordHead) error {
 	p := h.item.Record.Profile
 	record, err := json.Marshal(p)
@@ -142,7 +138,7 @@ func (tx *Tx) putProfile(batch *pgx.Batch, h recordHead) error {
 
 	var systems, values, codes []string
 	for _, id := range p.Identifiers {
-		if len(id.System)+len(id.Value) > maxIdentifier {
+		if len(id.System)+len(id.Value) > match.MaxIdentifier {
 			continue
 		}
 		code := ""

@@ -23,6 +23,7 @@ type Store struct {
 	pool *pgxpool.Pool
 	// encoder compresses landed resources; EncodeAll may be called from many goroutines at once.
 	encoder *zstd.Encoder
+	decoder *zstd.Decoder
 }
 
 // Open connects to the database at url, which logs in as cura_worker.
@@ -56,11 +57,19 @@ func Open(ctx context.Context, url string) (*Store, error) {
 		pool.Close()
 		return nil, fmt.Errorf("making the compressor: %w", err)
 	}
-	return &Store{pool: pool, encoder: encoder}, nil
+	decoder, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1))
+	if err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("making the decompressor: %w", err)
+	}
+	return &Store{pool: pool, encoder: encoder, decoder: decoder}, nil
 }
 
 // Close waits for transactions in flight and closes the pool.
-func (s *Store) Close() { s.pool.Close() }
+func (s *Store) Close() {
+	s.pool.Close()
+	s.decoder.Close()
+}
 
 // Tx is one org's transaction. Its methods are spread over this package, one file a table family.
 type Tx struct {

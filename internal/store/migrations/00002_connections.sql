@@ -24,6 +24,8 @@ CREATE TABLE sync.connections (
     why               text NOT NULL DEFAULT '',
     commands          text[] NOT NULL DEFAULT '{}',
     attention_since   timestamptz,
+    -- How often the schedule syncs; null: there is no schedule. A live connection that falls behind it needs a person.
+    sync_interval     interval,
     created_at        timestamptz NOT NULL DEFAULT now(),
     updated_at        timestamptz NOT NULL DEFAULT now(),
     removed_at        timestamptz,

@@ -45,7 +45,7 @@ CREATE TABLE sync.watermarks (
     FOREIGN KEY (org_id, connection_id) REFERENCES sync.connections (org_id, connection_id)
 );
 
--- Where a pass in flight stands. next_link may hold PHI and so never leaves the database.
+-- Where a pass in flight stands. next_link may hold PHI and so never leaves the database; empty, the pass begins again.
 CREATE TABLE sync.cursors (
     org_id        uuid NOT NULL,
     connection_id uuid NOT NULL,
@@ -55,9 +55,13 @@ CREATE TABLE sync.cursors (
     since         timestamptz,
     next_link     text NOT NULL,
     -- The watermark that the last page will set: the server's time on the first page.
-    candidate     timestamptz NOT NULL,
-    pages         integer NOT NULL,
-    PRIMARY KEY (org_id, connection_id, resource_type, partition),
+    candidate     timestamptz,
+    -- How often the pass began again because the server had forgotten its page links.
+    restarts      integer NOT NULL DEFAULT 0,
+    -- The _count asked for, where pages had to become smaller; 0: the usual one.
+    page_size     integer NOT NULL DEFAULT 0,
+    PRIMARY KEY (org_id, connection_id, resource_type, partition, run_id),
+    CONSTRAINT a_link_has_a_candidate CHECK (next_link = '' OR candidate IS NOT NULL),
     FOREIGN KEY (org_id, run_id) REFERENCES sync.runs (org_id, run_id)
 );
 

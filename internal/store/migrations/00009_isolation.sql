@@ -42,7 +42,7 @@ GRANT SELECT, INSERT ON cura.consent_log, audit.records TO cura_app;
 GRANT SELECT, INSERT, UPDATE ON audit.heads TO cura_app;
 
 -- Deleting: machinery anywhere; records only in a sandbox org, whose pilot data is purged.
-GRANT DELETE ON sync.credentials, sync.type_switches, sync.cursors, sync.leases, sync.pilot_choices,
+GRANT DELETE ON sync.credentials, sync.type_switches, sync.cursors, sync.watermarks, sync.leases, sync.pilot_choices,
     cura.profile_identifiers TO cura_app;
 GRANT DELETE ON cura.profiles, cura.allergies, cura.medications, labs.observations, cura.visits, cura.consent_log,
     sync.patient_links, sync.landing, sync.resources, sync.quarantine, sync.reviews, sync.pilot_patients,
@@ -66,7 +66,7 @@ $$;
 GRANT SELECT ON sync.runs, sync.run_counts, sync.watermarks, sync.leases, sync.dead_letters, sync.type_switches,
     sync.endpoint_tests, audit.heads, audit.records TO cura_reader;
 GRANT SELECT (org_id, connection_id, name, base_url, token_url, client_id, scopes, match_by, match_system, ehr_profile,
-    types, phase, health, waits_for, why, commands, attention_since, created_at, updated_at, removed_at)
+    types, phase, health, waits_for, why, commands, attention_since, sync_interval, created_at, updated_at, removed_at)
     ON sync.connections TO cura_reader;
 GRANT SELECT (org_id, quarantine_id, connection_id, resource_type, landing_id, reasons, opened_at, closed_at)
     ON sync.quarantine TO cura_reader;
