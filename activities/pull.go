@@ -270,7 +270,7 @@ func (a *Activities) fetch(ctx context.Context, client *ehr.Client, query ehr.Qu
 		if err == nil {
 			if len(page.Dropped) > 0 {
 				return page, 0, fault.Newf("searching "+string(query.Type), fault.Unsupported, "the server has ignored %d of the search parameters", len(page.Dropped)).
-					WithFix("Choose another EHR profile with: starter connection edit --profile")
+					WithFix("The profile generic needs a server with system-wide search by _lastUpdated; other servers can't be read yet")
 			}
 			if page.ServerTime.IsZero() {
 				return page, 0, fault.New("searching "+string(query.Type), fault.Protocol, "the server sends no Date header, so no watermark can be set").

@@ -171,9 +171,13 @@ func watchLive(ctx context.Context, tx *store.Tx, t Target, read bool, whole *De
 	case whole == nil || conn.Health == cura.HealthAttention:
 		return nil, nil // nothing to raise
 	}
+	flag := " --base-url URL"
+	if whole.Kind == fault.Auth {
+		flag = " --secret-file FILE"
+	}
 	standing := store.Standing{
 		Phase: cura.PhaseLive, Health: cura.HealthAttention, WaitsFor: waitsFor(whole.Kind), Why: whole.Detail,
-		Commands: []string{"starter test " + string(t.Connection), "starter connection edit " + string(t.Connection), "starter sync " + string(t.Connection)},
+		Commands: []string{"starter test " + string(t.Connection), "starter connection edit " + string(t.Connection) + flag, "starter sync " + string(t.Connection)},
 	}
 	if err := tx.SetStanding(ctx, t.Connection, standing, audit.Worker); err != nil {
 		return nil, err

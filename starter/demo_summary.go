@@ -45,7 +45,10 @@ func (m *demo) summarize(ctx context.Context, status workflows.OnboardingStatus)
 		Resources: map[cura.ResourceType]cura.Counts{}, Incremental: map[cura.ResourceType]cura.Counts{}, NotPulled: map[string]int{},
 		Pilot: status.Pilot, Monitoring: status.Window,
 		WorkflowIDs: []string{workflows.OnboardingID(m.listed.Connection)}, TemporalUI: m.temporal.UIURL(),
-		DurationSeconds: time.Since(m.began).Round(time.Millisecond).Seconds(),
+		DurationSeconds: float64(time.Since(m.began).Milliseconds()) / 1000,
+	}
+	if m.faulted && len(status.Commands) > 0 {
+		s.Commands = append(s.Commands, "starter sandbox faults --control "+m.sandbox.ControlURL()+" --clear")
 	}
 	for _, command := range status.Commands {
 		s.Commands = append(s.Commands, strings.ReplaceAll(command, string(m.listed.Connection), demoRef))

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/urfave/cli/v2"
@@ -52,6 +53,12 @@ func devCommand() *cli.Command {
 			if c.Bool("clean") {
 				return cleanDev(c.Context, dir)
 			}
+			if c.NArg() > 0 {
+				return usagef("dev takes no arguments, only flags; it was given %q", c.Args().First())
+			}
+			if c.Duration("monitor") <= 0 || c.Duration("interval") < time.Second {
+				return usagef("--monitor must be a positive time, and --interval at least a second")
+			}
 			if err := checkFault(c.String("fault")); err != nil {
 				return err
 			}
@@ -78,7 +85,7 @@ type devStack struct {
 	temporal *stack.Temporal
 	sandbox  *sandbox.Server
 	worker   *stack.Process
-	// env holds the settings with which the other commands reach the stack, as NAME=VALUE.
+	// env holds the settings with which the other commands reach the stack, as NAME=VALUE; empty until they are written.
 	env []string
 }
 
@@ -102,6 +109,9 @@ func runDev(c *cli.Context, dir string) (err error) {
 	}
 	if c.Err() != nil {
 		d.tell("Stopping.")
+		if c.Bool("exit") {
+			return errors.New("the demo was stopped before it came to its end; start it again, and it goes on")
+		}
 		return nil
 	}
 	return err
@@ -277,6 +287,8 @@ func (d *devStack) stop() error {
 	if d.postgres != nil {
 		errs = append(errs, d.postgres.Stop())
 	}
-	_ = os.Remove(filepath.Join(d.dir, envFile))
+	if d.env != nil { // another run's settings are left alone
+		_ = os.Remove(filepath.Join(d.dir, envFile))
+	}
 	return errors.Join(errs...)
 }

@@ -54,7 +54,7 @@ func (o *onboarding) test(ctx workflow.Context) *problem {
 		return nil
 	}
 	return &problem{waitsFor: waitsFor, why: "The endpoint test failed:" + bullets(failures), commands: []string{
-		o.command("test"), o.command("connection edit"), o.command("retry"),
+		o.command("test"), o.edit(waitsFor), o.command("retry"),
 	}}
 }
 
@@ -81,7 +81,7 @@ func (o *onboarding) pilot(ctx workflow.Context) *problem {
 	if r.Patients < r.Wanted {
 		s.Text += fmt.Sprintf("; the EHR has fewer than the %d wanted", r.Wanted)
 	}
-	commands := []string{o.command("pilot"), o.command("connection edit"), o.command("retry")}
+	commands := []string{o.command("pilot"), o.edit(cura.WaitsForFixData), o.command("retry")}
 	if r.Patients == 0 {
 		return &problem{
 			waitsFor: cura.WaitsForFixData, commands: commands,
@@ -141,6 +141,10 @@ func (o *onboarding) backfill(ctx workflow.Context) *problem {
 	}
 	s := o.current()
 	s.Text = countsInWords(all)
+	if t := o.in.Thresholds; all.Landed >= t.QuarantineSample && float64(all.Quarantined) > t.QuarantineRate*float64(all.Landed) {
+		s.State = "warning"
+		s.Text += "; more than the usual share is quarantined"
+	}
 	var incomplete []string
 	waitsFor := cura.WaitsForRetry
 	for _, e := range r.Ended {
@@ -163,7 +167,7 @@ func (o *onboarding) backfill(ctx workflow.Context) *problem {
 	}
 	return &problem{
 		waitsFor: waitsFor, why: "The backfill is incomplete; nothing is lost, and what was read isn't read again:" + bullets(incomplete),
-		commands: []string{"starter dead-letters list", o.command("test"), o.command("connection edit"), o.command("retry")},
+		commands: []string{"starter dead-letters list", o.command("test"), o.edit(waitsFor), o.command("retry")},
 	}
 }
 
@@ -181,6 +185,7 @@ func (o *onboarding) monitor(ctx workflow.Context) (over bool, p *problem) {
 		}
 		now := workflow.Now(ctx)
 		*w = Window{Began: now, JudgedFrom: now, Ends: now.Add(o.in.Monitor)}
+		o.current().Text = ""
 		o.show(ctx)
 	}
 	ends := w.Ends
@@ -224,7 +229,7 @@ func (o *onboarding) unhealthy(ctx workflow.Context, e cura.Evaluation) *problem
 	why := "The monitoring window is unhealthy, and the schedule is paused:" + bullets(e.Breaches)
 	// A new window begins when the person says retry; extend sets its end.
 	o.status.Window.Ends = time.Time{}
-	return &problem{waitsFor: waitsFor, why: why, commands: []string{o.command("test"), o.command("connection edit"), o.command("retry"), o.command("extend") + " --by 24h"}}
+	return &problem{waitsFor: waitsFor, why: why, commands: []string{o.command("test"), o.edit(waitsFor), o.command("retry"), o.command("extend") + " --by 24h"}}
 }
 
 func (o *onboarding) enableSchedule(ctx workflow.Context) *problem {
@@ -308,6 +313,19 @@ func (o *onboarding) failed(what string, err error) *problem {
 
 func (o *onboarding) command(name string) string {
 	return "starter " + name + " " + string(o.in.Connection)
+}
+
+// edit is the command that mends what the onboarding waits for, with the flag that it is most likely about.
+func (o *onboarding) edit(waitsFor cura.WaitsFor) string {
+	flag := " --base-url URL"
+	switch waitsFor {
+	case cura.WaitsForFixCredentials:
+		flag = " --secret-file FILE"
+	case cura.WaitsForFixData:
+		flag = " --match mrn:SYSTEM"
+	case cura.WaitsForNobody, cura.WaitsForApproval, cura.WaitsForFixEndpoint, cura.WaitsForReview, cura.WaitsForRetry:
+	}
+	return o.command("connection edit") + flag
 }
 
 // newRun makes the id of a run, once.

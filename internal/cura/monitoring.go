@@ -84,7 +84,7 @@ func Judge(began, now time.Time, syncs []SyncFact, t Thresholds) Evaluation {
 		e.FailedInARow++
 	}
 	lag := max(now.Sub(lastComplete), 0)
-	e.LagSeconds = lag.Round(time.Millisecond).Seconds()
+	e.LagSeconds = float64(lag.Milliseconds()) / 1000
 	breach := func(format string, args ...any) { e.Breaches = append(e.Breaches, fmt.Sprintf(format, args...)) }
 	if e.AuthFailures > t.AuthFailures {
 		e.AuthBreach = true

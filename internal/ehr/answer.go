@@ -19,7 +19,7 @@ const (
 
 const (
 	fixBase    = "Check that the FHIR base URL is the one the hospital gave, down to the path"
-	fixProfile = "The profile generic needs a server with system-wide search by _lastUpdated; for another, choose its own with --profile"
+	fixProfile = "The profile generic needs a server with system-wide search by _lastUpdated; other servers can't be read yet"
 	fixWait    = "Nothing to do: it is tried again when the server says"
 	fixAgain   = "Nothing to do: the query begins again from its watermark"
 )

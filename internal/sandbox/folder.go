@@ -129,15 +129,23 @@ func (l *folderLoader) file(path, name string) error {
 	return cmp.Or(failed, err)
 }
 
-// beginsLikeJSON looks at the first byte that is no white space.
+// beginsLikeJSON looks at the first bytes that are no white space: an object, or an array of objects. A text that begins
+// with a bracket, as a page with a link does, is none.
 func beginsLikeJSON(in *bufio.Reader) bool {
+	inArray := false
 	for n := 1; n <= in.Size(); n++ {
 		head, err := in.Peek(n)
 		if err != nil {
 			return false
 		}
-		if c := head[n-1]; !isSpace(c) {
-			return c == '{' || c == '['
+		switch c := head[n-1]; {
+		case isSpace(c):
+		case c == '{', inArray && c == ']':
+			return true
+		case c == '[' && !inArray:
+			inArray = true
+		default:
+			return false
 		}
 	}
 	return false

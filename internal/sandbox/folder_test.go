@@ -40,9 +40,9 @@ func TestFolderLayouts(t *testing.T) {
 		{"empty array and object file", map[string]string{"x.json": "[]", "y": p1}, map[string]int{"Patient": 1}, nil},
 		{
 			"not JSON",
-			map[string]string{"README.md": "# Data", "x.ndjson": p1, "empty": "", "blank": "\n \n"},
+			map[string]string{"README.md": "# Data", "badge.md": "[link](x)", "x.ndjson": p1, "empty": "", "blank": "\n \n"},
 			map[string]int{"Patient": 1},
-			[]string{"README.md: passed over, it holds no JSON", "blank: passed over, it holds no JSON", "empty: passed over, it holds no JSON"},
+			[]string{"README.md: passed over, it holds no JSON", "badge.md: passed over, it holds no JSON", "blank: passed over, it holds no JSON", "empty: passed over, it holds no JSON"},
 		},
 		{
 			"searchset with an outcome",

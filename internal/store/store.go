@@ -30,7 +30,7 @@ type Store struct {
 func Open(ctx context.Context, url string) (*Store, error) {
 	if url == "" {
 		return nil, fault.New("opening the database", fault.Config, "no database is named").
-			WithFix("Set CURA_DATABASE_URL, or give --database-url")
+			WithFix("Start a stack in this folder with make demo or starter dev, or name a database with CURA_DATABASE_URL or --database-url")
 	}
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
