@@ -36,12 +36,9 @@ type PullResult struct {
 	Wait time.Duration `json:"wait,omitempty"`
 }
 
-// Bounds of one pull.
-const (
-	// longestHold is the longest Retry-After that is sat out inside the activity; a longer one is a durable timer of
-	// the workflow.
-	longestHold = 30 * time.Second
-)
+// longestHold is the longest Retry-After that is sat out inside the activity; a longer one is a durable timer of the
+// workflow.
+const longestHold = 30 * time.Second
 
 // PullType reads pages of one type and commits each with its cursor, until the pass is at its end, the chunk is full,
 // the EHR wants a pause, or the worker stops. It resumes from the cursor in the database; killed anywhere, it loses and
@@ -157,29 +154,35 @@ func (p *puller) page(ctx context.Context, counts *cura.Counts) (restarts, done 
 }
 
 // apply decides a page and writes it. It is decided again when another connection has made a profile for one of its new
-// patients meanwhile, and gone through one by one when the database refuses it.
+// patients meanwhile.
 func (p *puller) apply(ctx context.Context, entries []fhir.Entry, advance store.Advance) (applied cura.Counts, err error) {
 	for {
 		items, err := p.intake.decide(ctx, entries)
 		if err != nil {
 			return applied, err
 		}
-		write := func(tx *store.Tx) error {
+		err = p.write(ctx, items, func(tx *store.Tx) error {
 			var err error
 			applied, err = tx.ApplyPage(ctx, p.pass, mappings.Version, items, advance)
 			return err
-		}
-		err = p.a.store.InOrg(ctx, p.in.Org, write)
-		if fault.Is(err, fault.Data) {
-			if err := p.intake.setAside(ctx, items); err != nil {
-				return applied, err
-			}
-			err = p.a.store.InOrg(ctx, p.in.Org, write)
-		}
+		})
 		if !errors.Is(err, store.ErrMatchedMeanwhile) {
 			return applied, err
 		}
 	}
+}
+
+// write writes items in a transaction. When the database refuses them, they are gone through one by one, what it can't
+// hold is quarantined, and they are written again.
+func (p *puller) write(ctx context.Context, items []store.Item, fn func(*store.Tx) error) error {
+	err := p.a.store.InOrg(ctx, p.in.Org, fn)
+	if !fault.Is(err, fault.Data) {
+		return err
+	}
+	if err := p.intake.setAside(ctx, items); err != nil {
+		return err
+	}
+	return p.a.store.InOrg(ctx, p.in.Org, fn)
 }
 
 // maxRestarts is how often a pass may begin again because the server forgot its page links.
@@ -226,14 +229,7 @@ func (p *puller) wake(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		write := func(tx *store.Tx) error { return tx.ApplyWoken(ctx, p.pass, mappings.Version, items) }
-		err = p.a.store.InOrg(ctx, p.in.Org, write)
-		if fault.Is(err, fault.Data) {
-			if err := p.intake.setAside(ctx, items); err != nil {
-				return err
-			}
-			err = p.a.store.InOrg(ctx, p.in.Org, write)
-		}
+		err = p.write(ctx, items, func(tx *store.Tx) error { return tx.ApplyWoken(ctx, p.pass, mappings.Version, items) })
 		if err != nil {
 			return err
 		}

@@ -323,7 +323,7 @@ func (o *onboarding) edit(waitsFor cura.WaitsFor) string {
 		flag = " --secret-file FILE"
 	case cura.WaitsForFixData:
 		flag = " --match mrn:SYSTEM"
-	case cura.WaitsForNobody, cura.WaitsForApproval, cura.WaitsForFixEndpoint, cura.WaitsForReview, cura.WaitsForRetry:
+	case cura.WaitsForNobody, cura.WaitsForApproval, cura.WaitsForFixEndpoint, cura.WaitsForRetry:
 	}
 	return o.command("connection edit") + flag
 }

@@ -99,6 +99,5 @@ const (
 	WaitsForFixCredentials WaitsFor = "fix-credentials"
 	WaitsForFixEndpoint    WaitsFor = "fix-endpoint"
 	WaitsForFixData        WaitsFor = "fix-data"
-	WaitsForReview         WaitsFor = "review"
 	WaitsForRetry          WaitsFor = "retry"
 )

@@ -18,8 +18,6 @@ type (
 	ConnectionID string
 	// ProfileID names a Cura profile, a person as Cura knows them.
 	ProfileID string
-	// PatientLinkID names a roster entry: one patient of one connection.
-	PatientLinkID string
 	// DeadLetterID names work that used up its retries.
 	DeadLetterID string
 )
