@@ -25,6 +25,8 @@ const (
 	PageRead          Kind = "page.read"
 	ResourceRejected  Kind = "resource.rejected"
 	ResourcesWoken    Kind = "resources.woken"
+	ResourcesGone     Kind = "resources.gone"
+	Reconciled        Kind = "connection.reconciled"
 	ReviewOpened      Kind = "review.opened"
 	TypeSwitchedOff   Kind = "type.switched-off"
 	TypeSwitchedOn    Kind = "type.switched-on"
@@ -34,9 +36,14 @@ const (
 	DeadLetterOpened  Kind = "dead-letter.opened"
 	DeadLetterClosed  Kind = "dead-letter.closed"
 	AlertRaised       Kind = "alert.raised"
+	AlertCleared      Kind = "alert.cleared"
+	SyncPaused        Kind = "sync.paused"
+	SyncResumed       Kind = "sync.resumed"
 	ScheduleChanged   Kind = "schedule.changed"
 	WindowEvaluated   Kind = "window.evaluated"
 	ChoicesStored     Kind = "pilot.choices-stored"
+	RosterChanged     Kind = "roster.changed"
+	EnrolmentsStored  Kind = "enrolments.stored"
 )
 
 // Outcome is how it went.

@@ -32,6 +32,9 @@ type EndpointReport struct {
 	Missing []ResourceType `json:"missing,omitempty"`
 	// Offered lists the types that the server's CapabilityStatement offers and Cura doesn't pull.
 	Offered []string `json:"offered,omitempty"`
+	// Strategies say how each type is read, as the test found it. A type that couldn't be tried, or that there is nothing to
+	// read of, isn't among them.
+	Strategies []StrategyChoice `json:"strategies,omitempty"`
 }
 
 // Verdict is the worst verdict of all the checks.

@@ -55,15 +55,38 @@ type Connection struct {
 	Scopes   []string      `json:"scopes"`
 	CAPEM    string        `json:"ca_pem,omitempty"`
 	Match    MatchStrategy `json:"match"`
-	// EHRProfile is what kind of server this is; "generic" allows system-wide search by _lastUpdated.
-	EHRProfile string         `json:"ehr_profile"`
-	Types      []ResourceType `json:"types"`
+	// EHRProfile is what kind of server this is, such as epic; "generic" allows system-wide search by _lastUpdated.
+	EHRProfile string `json:"ehr_profile"`
+	// ProfileText is the profile itself where it was given in a file (YAML); empty: EHRProfile names one that is built in.
+	ProfileText string `json:"profile_text,omitempty"`
+	// ProfileParams are what the profile's placeholders stand for, such as athenahealth's practice.
+	ProfileParams map[string]string `json:"profile_params,omitempty"`
+	Types         []ResourceType    `json:"types"`
+	// Strategies are what an operator has chosen instead of the profile's.
+	Strategies map[ResourceType]Strategy `json:"strategies,omitempty"`
+	// RosterSource is what feeds the roster by itself; empty is RosterEnrolment.
+	RosterSource RosterSource `json:"roster_source"`
+	// GroupID is the id of the EHR's Group that feeds the roster, for RosterGroup.
+	GroupID string `json:"group_id,omitempty"`
 	// InsecureLoopback allows plain http to a loopback address, for rehearsals.
 	InsecureLoopback bool      `json:"insecure_loopback,omitempty"`
 	Phase            Phase     `json:"phase"`
 	Health           Health    `json:"health"`
 	CreatedAt        time.Time `json:"created_at"`
 }
+
+// RosterSource is where the members of a roster come from.
+type RosterSource string
+
+// The sources of a roster.
+const (
+	// RosterEnrolment: people whom Cura knows, found at the EHR by the connection's match identifier.
+	RosterEnrolment RosterSource = "enrolment"
+	// RosterList: an uploaded list of the EHR's patient ids.
+	RosterList RosterSource = "list"
+	// RosterGroup: a Group of the EHR.
+	RosterGroup RosterSource = "group"
+)
 
 // Phase is where a connection stands in its onboarding.
 type Phase string

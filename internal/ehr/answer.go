@@ -1,6 +1,7 @@
 package ehr
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -11,37 +12,78 @@ import (
 	"github.com/cura-health/ehr-sync/internal/fault"
 )
 
-// The bounds of Retry-After: servers have been seen to ask for 0 seconds and for five hours (DOMAIN §3).
-const (
-	minRetryAfter = time.Second
-	maxRetryAfter = 30 * time.Minute
+var (
+	// ErrRefused is the cause of the fault for a search whose parameters the server refuses: 400, 422, 405, 501, or an issue
+	// not-supported. A category that is refused isn't offered.
+	ErrRefused = errors.New("the server refuses the search's parameters")
+	// ErrGone is the cause of the fault for a read that the server answers with 410: the resource was there, and is deleted.
+	// A 404 has no cause.
+	ErrGone = errors.New("the resource is deleted")
 )
 
 const (
-	fixBase    = "Check that the FHIR base URL is the one the hospital gave, down to the path"
-	fixProfile = "The profile generic needs a server with system-wide search by _lastUpdated; other servers can't be read yet"
-	fixWait    = "Nothing to do: it is tried again when the server says"
-	fixAgain   = "Nothing to do: the query begins again from its watermark"
+	fixBase     = "Check that the FHIR base URL is the one the hospital gave, down to the path"
+	fixStrategy = "Choose the profile of this EHR (starter profiles lists them, starter connection edit --profile sets it), or " +
+		"another strategy for the type (starter connection edit --strategy TYPE=roster)"
+	fixWait  = "Nothing to do: it is tried again when the server says"
+	fixAgain = "Nothing to do: the query begins again from its watermark"
+	fixDepth = "Nothing to do: it is read by smaller windows"
 )
 
 // answerFault makes a fault of an answer that isn't 200, by status and OperationOutcome codes (DOMAIN §5). Of the body
 // nothing but those codes and plain element paths goes into the text.
 func answerFault(r request, resp *http.Response, now time.Time) *fault.Error {
 	issues := readIssues(resp.Body)
-	retry := retryAfter(resp.Header, now)
-	kind, fix := classify(r, resp.StatusCode, issues, retry)
+	asked := readRetryAfter(resp.Header, now)
+	kind, fix := classify(r, resp.StatusCode, issues, asked.wait)
 	seen := statusText(resp)
 	if text := issues.text(string(r.typ)); text != "" {
 		seen += ", " + text
 	}
+	seen += asked.note()
 	if id := requestIDOf(resp); id != "" {
 		seen += ", request " + id
 	}
-	f := fault.New(r.op, kind, seen)
-	if tooLarge(resp.StatusCode, issues) {
-		f = fault.Wrap(r.op, kind, seen, ErrPageTooLarge)
+	return withCause(r.op, kind, seen, cause(r, resp.StatusCode, issues)).WithFix(fix).After(asked.wait)
+}
+
+func withCause(op string, kind fault.Kind, seen string, cause error) *fault.Error {
+	if cause == nil {
+		return fault.New(op, kind, seen)
 	}
-	return f.WithFix(fix).After(retry)
+	return fault.Wrap(op, kind, seen, cause)
+}
+
+// cause is what callers ask an answer's fault for with errors.Is; nil for none of it.
+func cause(r request, status int, issues issues) error {
+	switch {
+	case tooLarge(status, issues):
+		return ErrPageTooLarge
+	case r.errand == errandRead && (status == http.StatusGone || (status == http.StatusNotFound && issues.have("deleted"))):
+		return ErrGone
+	case (r.errand == errandSearch || r.errand == errandFind) && refused(r, status, issues):
+		return ErrRefused
+	default:
+		return nil
+	}
+}
+
+// refused reports whether the server has understood the request and doesn't do such a search. Where it says that it can't
+// just now, that is no refusal.
+func refused(r request, status int, issues issues) bool {
+	if issues.have("throttled", "transient", "lock-error", "no-store", "timeout", "incomplete") {
+		return false
+	}
+	switch status {
+	case http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusMethodNotAllowed, http.StatusNotImplemented:
+		return true
+	case http.StatusUnsupportedMediaType:
+		return r.body != nil
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests:
+		return false
+	default:
+		return issues.have("not-supported")
+	}
 }
 
 func classify(r request, status int, issues issues, retry time.Duration) (fault.Kind, string) {
@@ -54,6 +96,8 @@ func classify(r request, status int, issues issues, retry time.Duration) (fault.
 		return fault.Config, "Ask the hospital to let this host reach the FHIR base: a firewall may answer in its place"
 	case status == http.StatusForbidden:
 		return fault.Scope, fmt.Sprintf("Ask the hospital to grant this client system/%[1]s.read (SMART v2: system/%[1]s.rs)", r.typ)
+	case r.errand == errandNextPage && deadEnd(status) && !tooLarge(status, issues) && refused(r, status, issues):
+		return fault.Depth, fixDepth
 	case status == http.StatusMethodNotAllowed, status == http.StatusNotImplemented, issues.have("not-supported"):
 		return fault.Unsupported, unsupportedFix(r)
 	case tooLarge(status, issues):
@@ -69,7 +113,8 @@ func classify(r request, status int, issues issues, retry time.Duration) (fault.
 		case r.errand == errandDocument:
 			return fault.Config, fixBase
 		default:
-			return fault.Config, "The server refuses the search's parameters. " + fixProfile
+			// athenahealth answers so, with the code forbidden, where a parameter is missing: no question of scopes.
+			return fault.Config, "The server refuses the search's parameters. " + fixStrategy
 		}
 	case status == http.StatusNotAcceptable, status == http.StatusUnsupportedMediaType:
 		return fault.Config, "Ask the hospital for the FHIR base that gives application/fhir+json"
@@ -82,9 +127,19 @@ func classify(r request, status int, issues issues, retry time.Duration) (fault.
 	}
 }
 
+// deadEnd is how servers answer a next link that leads beyond the depth to which they page, such as Medplum's offset of
+// 10,000 (DOMAIN §2): it was theirs, so nothing else can be wrong with it.
+func deadEnd(status int) bool {
+	return status == http.StatusBadRequest || status == http.StatusUnprocessableEntity
+}
+
 func unsupportedFix(r request) string {
-	if r.errand == errandDocument {
+	switch r.errand {
+	case errandDocument:
 		return fixBase
+	case errandFind:
+		return "Choose a profile that finds patients in another way (starter profiles), or give the patients as a list (starter roster upload)"
+	case errandSearch, errandNextPage, errandRead:
 	}
 	return fmt.Sprintf("Ask the hospital to switch %s on for this client, or take it off the connection's types", r.typ)
 }
@@ -96,7 +151,7 @@ func gone(r request) (fault.Kind, string) {
 		return fault.Expired, fixAgain
 	case errandRead:
 		return fault.NotFound, ""
-	case errandSearch:
+	case errandSearch, errandFind:
 		return fault.Unsupported, unsupportedFix(r)
 	case errandDocument:
 	}
@@ -117,28 +172,6 @@ func requestIDOf(resp *http.Response) string {
 		return ""
 	}
 	return resp.Request.Header.Get(requestIDHeader)
-}
-
-// retryAfter reads Retry-After as seconds or as an HTTP-date (RFC 9110 §10.2.3), clamped to [1 s, 30 min]. It is 0 where
-// the server says nothing that can be read.
-func retryAfter(h http.Header, now time.Time) time.Duration {
-	text := strings.TrimSpace(h.Get("Retry-After"))
-	if text == "" {
-		return 0
-	}
-	wait := maxRetryAfter
-	if seconds, err := strconv.ParseInt(text, 10, 32); err == nil {
-		wait = time.Duration(seconds) * time.Second
-	} else if at, err := http.ParseTime(text); err == nil {
-		// The date is by the server's clock; where that is told, the difference is taken by it alone.
-		if date, err := http.ParseTime(h.Get("Date")); err == nil {
-			now = date
-		}
-		wait = at.Sub(now)
-	} else if strings.Trim(text, "0123456789") != "" {
-		return 0
-	}
-	return min(max(wait, minRetryAfter), maxRetryAfter)
 }
 
 // issueCodes is the value set of OperationOutcome.issue.code (R4 §2.28.5.4): a server's own words could hold anything.

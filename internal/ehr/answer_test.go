@@ -1,6 +1,7 @@
 package ehr_test
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -100,40 +101,99 @@ func TestAnswerTellsCodesAndPaths(t *testing.T) {
 
 func TestRetryAfter(t *testing.T) {
 	t.Parallel()
-	const date = "Mon, 23 Nov 2026 16:00:00 GMT"
+	const date = "Mon, 23 Nov 2026 16:00:00 GMT" // 1795449600
 	cases := map[string]struct {
-		value string
-		want  time.Duration
+		value  string
+		want   time.Duration
+		absurd bool
 	}{
-		"absent":            {"", 0},
-		"seconds":           {"120", 2 * time.Minute},
-		"blanks":            {" 5 ", 5 * time.Second},
-		"zero":              {"0", time.Second},
-		"negative":          {"-5", time.Second},
-		"five hours":        {"18000", 30 * time.Minute},
-		"more than a int32": {"99999999999999999999", 30 * time.Minute},
-		"date":              {"Mon, 23 Nov 2026 16:01:30 GMT", 90 * time.Second},
-		"date, past":        {"Mon, 23 Nov 2026 15:00:00 GMT", time.Second},
-		"date, far":         {"Tue, 24 Nov 2026 16:00:00 GMT", 30 * time.Minute},
-		"date, RFC 850":     {"Monday, 23-Nov-26 16:00:10 GMT", 10 * time.Second},
-		"nonsense":          {"soon", 0},
-		"fraction":          {"1.5", 0},
+		"absent":            {"", 0, false},
+		"seconds":           {"120", 2 * time.Minute, false},
+		"blanks":            {" 5 ", 5 * time.Second, false},
+		"zero":              {"0", time.Second, false},
+		"half an hour":      {"1800", 30 * time.Minute, false},
+		"negative":          {"-5", time.Second, true},
+		"five hours":        {"18000", 30 * time.Minute, true},
+		"more than a int32": {"99999999999999999999", 30 * time.Minute, true},
+		"beyond a float":    {strings.Repeat("9", 400), 30 * time.Minute, true},
+		"epoch":             {"1795449690", 90 * time.Second, true},
+		"epoch, past":       {"1700000000", time.Second, true},
+		"epoch, millis":     {"1795449690500", 90*time.Second + 500*time.Millisecond, true},
+		"date":              {"Mon, 23 Nov 2026 16:01:30 GMT", 90 * time.Second, false},
+		"date, past":        {"Mon, 23 Nov 2026 15:59:00 GMT", time.Second, false},
+		"date, long past":   {"Mon, 23 Nov 2020 15:00:00 GMT", time.Second, true},
+		"date, far":         {"Tue, 24 Nov 2026 16:00:00 GMT", 30 * time.Minute, true},
+		"date, RFC 850":     {"Monday, 23-Nov-26 16:00:10 GMT", 10 * time.Second, false},
+		"date, ISO 8601":    {"2026-11-23T16:01:30Z", 0, true},
+		"words":             {"soon, Garcia", 0, true},
+		"a unit":            {"30s", 0, true},
+		"no number":         {"NaN", 0, true},
+		"fraction":          {"1.5", 1500 * time.Millisecond, true},
+		"small fraction":    {"0.01", time.Second, true},
 	}
 	for name, test := range cases {
 		for _, status := range []int{http.StatusTooManyRequests, http.StatusServiceUnavailable} {
 			t.Run(fmt.Sprint(name, " ", status), func(t *testing.T) {
 				t.Parallel()
 				h := newHospital(t)
-				c := h.client(t)
+				var pace paceLog
+				c := h.client(t, func(cfg *ehr.Config) { cfg.Pace = &pace })
 				h.on("/fhir/Patient", text(status, "", "Retry-After", test.value, "Date", date))
-				err := search(t, c)
+				kind := fault.Throttled
 				if status == http.StatusServiceUnavailable && test.want == 0 {
-					requireFault(t, err, fault.Transient)
-					return
+					kind = fault.Transient
 				}
-				require.Equal(t, test.want, requireFault(t, err, fault.Throttled).RetryAfter)
+				f := requireFault(t, search(t, c), kind)
+				require.Equal(t, test.want, f.RetryAfter)
+				require.Equal(t, test.absurd, strings.Contains(f.Detail, "it asked for an absurd time"), f.Detail)
+				require.NotContains(t, f.Detail, "Garcia")
+				require.Equal(t, ehr.Outcome{Status: status, RetryAfter: test.want, Absurd: test.absurd}, pace.last())
 			})
 		}
+	}
+}
+
+// TestRefusedAndGone is what a pull asks of an error besides its kind.
+func TestRefusedAndGone(t *testing.T) {
+	t.Parallel()
+	cases := map[string]struct {
+		status        int
+		body          string
+		refused, gone bool
+	}{
+		"400":                         {400, "", true, false},
+		"400, as athenahealth does":   {400, outcome("error", "forbidden"), true, false},
+		"422":                         {422, outcome("error", "business-rule"), true, false},
+		"405":                         {405, "", true, false},
+		"501":                         {501, "", true, false},
+		"500, not supported":          {500, outcome("error", "not-supported"), true, false},
+		"200, not supported":          {200, outcome("error", "not-supported"), true, false},
+		"400, lock":                   {400, outcome("error", "lock-error"), false, false},
+		"400, throttled":              {400, outcome("error", "throttled"), false, false},
+		"400, too costly":             {400, outcome("error", "too-costly"), false, false},
+		"403":                         {403, outcome("error", "not-supported"), false, false},
+		"404":                         {404, "", false, false},
+		"404, deleted":                {404, outcome("error", "deleted"), false, true},
+		"410":                         {410, "", false, true},
+		"500":                         {500, "", false, false},
+		"415, which no search causes": {415, "", false, false},
+	}
+	for name, test := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHospital(t)
+			h.on("/fhir/Observation", text(test.status, test.body))
+			h.on("/fhir/Observation/o1", text(test.status, test.body))
+			c := h.client(t)
+			_, err := c.Search(t.Context(), ehr.Query{Type: cura.Observation})
+			require.Error(t, err)
+			require.Equal(t, test.refused, errors.Is(err, ehr.ErrRefused), err)
+			require.NotErrorIs(t, err, ehr.ErrGone, "a search finds nothing gone")
+			_, err = c.ReadPage(t.Context(), cura.Observation, "o1")
+			require.Error(t, err)
+			require.Equal(t, test.gone, errors.Is(err, ehr.ErrGone), err)
+			require.NotErrorIs(t, err, ehr.ErrRefused, "a read has no parameters")
+		})
 	}
 }
 

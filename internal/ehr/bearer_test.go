@@ -1,6 +1,7 @@
 package ehr
 
 import (
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -56,7 +57,8 @@ func TestBearerStaysAtHome(t *testing.T) {
 	}
 }
 
-func TestBearerSendsBodiesOnce(t *testing.T) {
+// A body that is read from somewhere is used up by the first request; one that is at hand is sent again (find_test.go).
+func TestBearerSendsAUsedUpBodyOnce(t *testing.T) {
 	t.Parallel()
 	sent := 0
 	next := roundTrip(func(*http.Request) (*http.Response, error) {
@@ -65,7 +67,7 @@ func TestBearerSendsBodiesOnce(t *testing.T) {
 	})
 	tokens := newTokens(&Client{cfg: Config{}.withDefaults()}, nil)
 	tokens.current = grant{accessToken: "opaque", renewAt: time.Now().Add(time.Hour)}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://ehr.example/fhir/Patient/_search", strings.NewReader("name=x"))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://ehr.example/fhir/Patient/_search", io.NopCloser(strings.NewReader("name=x")))
 	require.NoError(t, err)
 	resp, err := (&bearer{next: next, home: originOf(req.URL), tokens: tokens}).RoundTrip(req)
 	require.NoError(t, err)

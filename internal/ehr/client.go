@@ -1,5 +1,6 @@
 // Package ehr talks to a hospital's EHR: FHIR R4 over TLS, with a token from SMART Backend Services. It searches page by
-// page, reads single resources and tests an endpoint. Every error it returns is a *fault.Error, free of PHI and secrets.
+// page, counts, reads single resources and Groups, finds patients and tests an endpoint, in the manner of the vendor's
+// profile and at the pace of the connection. Every error it returns is a *fault.Error, free of PHI and secrets.
 //
 // The bearer token stays with the FHIR base's origin: redirects are never followed, next links must lie under the base,
 // and the transport adds the token to no other origin, whatever the code above it asks for.
@@ -15,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/cura-health/ehr-sync/internal/cura"
 	"github.com/cura-health/ehr-sync/internal/fault"
@@ -25,6 +27,7 @@ import (
 type Client struct {
 	cfg       Config
 	base      *url.URL
+	paging    []origin
 	tls       *tls.Config
 	dialer    *net.Dialer
 	transport *http.Transport
@@ -56,7 +59,11 @@ func New(cfg Config) (*Client, error) {
 			WithFix("Give both with starter connection edit (the secret from a file or at the prompt)")
 	}
 
-	c := &Client{cfg: cfg, base: base, tls: tlsConfig(roots), dialer: newDialer(cfg.Timeouts)}
+	if cfg.Profile, err = cfg.profile(); err != nil {
+		return nil, err
+	}
+
+	c := &Client{cfg: cfg, base: base, paging: pagingOrigins(cfg.Profile.PagingHosts), tls: tlsConfig(roots), dialer: newDialer(cfg.Timeouts)}
 	c.transport = newTransport(c.dialer, c.tls, cfg.Timeouts)
 	stack := newStack(c.transport, cfg)
 	c.open = &http.Client{Transport: stack, CheckRedirect: neverFollow}
@@ -79,9 +86,10 @@ const (
 	errandSearch
 	errandNextPage
 	errandRead
+	errandFind // a patient, by identifier or by $match
 )
 
-// request is one GET and the words for its faults.
+// request is one GET, or a POST where it has a body, and the words for its faults.
 type request struct {
 	errand errand
 	// op names the operation in error texts, such as "searching Observation".
@@ -89,18 +97,20 @@ type request struct {
 	typ    cura.ResourceType
 	url    *url.URL
 	accept string
+	// body and contentType are for a POST; a nil body means GET.
+	body        []byte
+	contentType string
 }
 
 const fhirJSON = "application/fhir+json"
 
-// get sends one GET and gives read the answer, if that has status 200 and a body that begins like JSON; everything else
-// is a fault. The body is closed when read returns.
-func (c *Client) get(ctx context.Context, client *http.Client, r request, read func(http.Header, *watched) error) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url.String(), http.NoBody)
+// ask sends one request and gives read the answer, if that has status 200 and a body that begins like JSON; everything
+// else is a fault. The body is closed when read returns.
+func (c *Client) ask(ctx context.Context, client *http.Client, r request, read func(http.Header, *watched) error) error {
+	req, err := c.httpRequest(ctx, r)
 	if err != nil {
 		return fault.Wrap(r.op, fault.Config, "the address can't be used", err).WithFix(fixConnection)
 	}
-	req.Header.Set("Accept", r.accept)
 	resp, err := client.Do(req)
 	if err != nil {
 		return transportFault(ctx, r.op, err)
@@ -121,6 +131,38 @@ func (c *Client) get(ctx context.Context, client *http.Client, r request, read f
 			WithFix("Check that the FHIR base URL is the API's own address and that no sign-on page, firewall or portal answers in its place")
 	}
 	return read(resp.Header, body)
+}
+
+// httpRequest adds what the profile wants with every request under the FHIR base. A next link is opaque: what it has
+// stays as it is.
+func (c *Client) httpRequest(ctx context.Context, r request) (*http.Request, error) {
+	u := *r.url
+	has := u.Query()
+	more := url.Values{}
+	for name, value := range c.cfg.Profile.Query {
+		if !has.Has(name) {
+			more.Set(name, value)
+		}
+	}
+	if len(more) > 0 {
+		u.RawQuery = strings.TrimPrefix(u.RawQuery+"&"+more.Encode(), "&")
+	}
+	method, body := http.MethodGet, io.Reader(http.NoBody)
+	if r.body != nil {
+		method, body = http.MethodPost, bytes.NewReader(r.body)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
+	if err != nil {
+		return nil, err
+	}
+	for name, value := range c.cfg.Profile.Headers {
+		req.Header.Set(name, value)
+	}
+	req.Header.Set("Accept", r.accept)
+	if r.body != nil {
+		req.Header.Set("Content-Type", r.contentType)
+	}
+	return req, nil
 }
 
 // watched remembers the error that ended a body, so that a parser's complaint about broken JSON can be told from a

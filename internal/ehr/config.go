@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cura-health/ehr-sync/internal/fault"
+	"github.com/cura-health/ehr-sync/internal/profile"
 )
 
 // Config is all that a [Client] needs to know of one connection. New checks it once.
@@ -39,6 +40,11 @@ type Config struct {
 	PageSize int
 	// MaxPages ends a chain of next links that never ends by itself; default 100,000 pages.
 	MaxPages int
+	// Profile is what the vendor's server can do and demands: its headers, fixed query, page sizes and paging hosts hold for
+	// every request. Default: the built-in profile generic.
+	Profile *profile.Profile
+	// Pace is asked before every request to the hospital; nil: requests go at once.
+	Pace Pace
 	// Timeouts bound every request.
 	Timeouts Timeouts
 	// Clock gives the time for token renewal, clock skew and certificate expiry; default time.Now.
@@ -104,6 +110,14 @@ func orDefault[N int | int64 | time.Duration](field *N, value N) {
 	if *field <= 0 {
 		*field = value
 	}
+}
+
+// profile gives the connection's profile, with nothing left to fill in.
+func (cfg Config) profile() (*profile.Profile, error) {
+	if cfg.Profile == nil {
+		return profile.Builtin(profile.Generic)
+	}
+	return cfg.Profile.Fill(nil)
 }
 
 // parseBase checks the FHIR base and gives it without a trailing slash.

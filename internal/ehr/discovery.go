@@ -35,7 +35,7 @@ func (c *Client) discover(ctx context.Context) (authorization, error) {
 		TokenEndpoint string   `json:"token_endpoint"`
 		AuthMethods   []string `json:"token_endpoint_auth_methods_supported"`
 	}
-	err := c.get(ctx, c.open, r, func(_ http.Header, body *watched) error {
+	err := c.ask(ctx, c.open, r, func(_ http.Header, body *watched) error {
 		err := json.NewDecoder(io.LimitReader(body, maxDiscoveryDoc)).Decode(&doc)
 		if body.err != nil {
 			return transportFault(ctx, opDiscovery, body.err)

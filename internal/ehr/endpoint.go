@@ -13,11 +13,13 @@ import (
 	"unicode"
 
 	"github.com/cura-health/ehr-sync/internal/cura"
+	"github.com/cura-health/ehr-sync/internal/profile"
 )
 
 // The names of the checks, in the order in which they are made.
 const (
 	CheckURL          = "url"
+	CheckProfile      = "profile"
 	CheckDNS          = "dns"
 	CheckTCP          = "tcp"
 	CheckTLS          = "tls"
@@ -39,10 +41,19 @@ const expiryWarning = 30 * 24 * time.Hour
 type TestOptions struct {
 	// Types are those that the connection will pull; empty for all of cura.ResourceTypes.
 	Types []cura.ResourceType
+	// Profile says how each type is read; nil: the client's own.
+	Profile *profile.Profile
+	// Patient is the EHR's id of a patient on the roster to try searches by patient with: PHI. Empty: those aren't tried.
+	Patient string
+	// Overrides are the strategies that an operator has chosen, by type.
+	Overrides map[cura.ResourceType]cura.Strategy
 }
 
 // Test is [Client.Test] for settings that may not even make a client: those too become checks, with the fix beside them.
 func Test(ctx context.Context, cfg Config, opts TestOptions) cura.EndpointReport {
+	if cfg.Profile == nil {
+		cfg.Profile = opts.Profile
+	}
 	c, err := New(cfg)
 	if err == nil {
 		defer c.Close()
@@ -55,6 +66,8 @@ func Test(ctx context.Context, cfg Config, opts TestOptions) cura.EndpointReport
 		}
 	} else if cfg.ClientID == "" || cfg.Secret == "" {
 		name = CheckToken
+	} else if _, err := cfg.profile(); err != nil {
+		name = CheckProfile
 	}
 	var t tester
 	t.failed(name, "", err)
@@ -62,15 +75,19 @@ func Test(ctx context.Context, cfg Config, opts TestOptions) cura.EndpointReport
 }
 
 // Test looks at the endpoint as a pull would use it: the address, its certificate, what the server says it can do, a
-// token and its scopes, the clocks, and one real search of each type. It goes on for as long as it makes sense: a check
-// that failed and that later ones depend on is the last of the report. A type that answers 403 is listed as forbidden, one
-// that the server doesn't offer as missing; both are warnings, and the rest goes on. Only for Patient are they failures,
-// since every other type hangs on a patient.
+// token and its scopes, the clocks, and real searches of each type, as the profile would read it or an operator wants it
+// read; the report says by which strategy that will be. It goes on for as long as it makes sense: a check that failed and
+// that later ones depend on is the last of the report. A type that answers 403 is listed as forbidden, one that the server
+// doesn't offer as missing; both are warnings, and the rest goes on. Only for Patient are they failures, since every other
+// type hangs on a patient. What is read by patient isn't tried without one: that is a warning.
 func (c *Client) Test(ctx context.Context, opts TestOptions) cura.EndpointReport {
 	if len(opts.Types) == 0 {
 		opts.Types = cura.ResourceTypes()
 	}
-	t := tester{c: c, types: opts.Types}
+	if opts.Profile == nil {
+		opts.Profile = c.cfg.Profile
+	}
+	t := tester{c: c, types: opts.Types, profile: opts.Profile, patient: opts.Patient, overrides: opts.Overrides}
 	t.ok(CheckURL, "", "FHIR base "+c.base.String())
 	if !t.dns(ctx) || !t.connection(ctx) || !t.metadata(ctx) {
 		return t.report
@@ -88,9 +105,12 @@ func (c *Client) Test(ctx context.Context, opts TestOptions) cura.EndpointReport
 
 // tester collects the checks of one run.
 type tester struct {
-	c      *Client
-	types  []cura.ResourceType
-	report cura.EndpointReport
+	c         *Client
+	types     []cura.ResourceType
+	profile   *profile.Profile
+	patient   string
+	overrides map[cura.ResourceType]cura.Strategy
+	report    cura.EndpointReport
 
 	capabilities capabilities
 	// serverDate and ours were read at the same moment, as near as one answer tells; serverDate is zero where the server

@@ -35,7 +35,7 @@ func (t *tester) authorize(ctx context.Context) (grant, bool) {
 	}
 	t.ok(CheckSMART, "", fmt.Sprintf("token endpoint %s: %s%s; the secret goes %s", source, originText(found.tokenURL), found.tokenURL.EscapedPath(), how))
 
-	granted, err := t.c.tokens.get(ctx, "")
+	granted, _, err := t.c.tokens.get(ctx, "")
 	if err != nil {
 		t.failed(CheckToken, "", err)
 		return grant{}, false

@@ -3,12 +3,10 @@ package ehr
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/cura-health/ehr-sync/internal/cura"
 	"github.com/cura-health/ehr-sync/internal/fault"
@@ -55,7 +53,7 @@ var versionText = regexp.MustCompile(`^\d{1,2}\.\d{1,3}(\.\d{1,3})?(-[A-Za-z0-9.
 func (t *tester) metadata(ctx context.Context) bool {
 	before := t.c.cfg.Clock()
 	r := request{errand: errandDocument, op: opMetadata, url: t.c.base.JoinPath("metadata"), accept: fhirJSON}
-	err := t.c.get(ctx, t.c.open, r, func(header http.Header, body *watched) error {
+	err := t.c.ask(ctx, t.c.open, r, func(header http.Header, body *watched) error {
 		after := t.c.cfg.Clock()
 		t.serverDate, t.ours = serverTime(header), before.Add(after.Sub(before)/2)
 		err := json.NewDecoder(body).Decode(&t.capabilities)
@@ -140,91 +138,4 @@ func (t *tester) offered() map[string]offeredType {
 		}
 	}
 	return byType
-}
-
-// probeSince is older than any EHR's resources: the search is the incremental one, and everything matches.
-func probeSince() time.Time { return time.Date(1990, time.January, 1, 0, 0, 0, 0, time.UTC) }
-
-// reads does one real search of each type.
-func (t *tester) reads(ctx context.Context) {
-	offered := t.offered()
-	for _, typ := range t.types {
-		o, found := offered[string(typ)]
-		if !t.read(ctx, typ, found, o.searchesBy(lastUpdated)) {
-			return
-		}
-	}
-	if len(t.report.Forbidden)+len(t.report.Missing) == len(t.types) {
-		t.fail(CheckRead, "", "not one of the resource types can be read", "Ask the hospital to grant this client at least system/Patient.read (SMART v2: system/Patient.rs)")
-	}
-}
-
-// read tries one type, and gives false where the rest can only fail likewise.
-func (t *tester) read(ctx context.Context, typ cura.ResourceType, offered, listed bool) bool {
-	page, err := t.c.Search(ctx, Query{Type: typ, Since: probeSince(), Count: 1})
-	refusesBound := false
-	if fault.Is(err, fault.Config) || fault.Is(err, fault.Unsupported) {
-		// Is it the bound that it refuses, or the search? A second one without it tells.
-		if again, againErr := t.c.Search(ctx, Query{Type: typ, Count: 1}); againErr == nil {
-			page, err, refusesBound = again, nil, true
-		}
-	}
-	if err != nil {
-		return t.unread(typ, offered, err)
-	}
-	t.served(typ, page)
-	switch {
-	case refusesBound:
-		t.fail(CheckSearchParams, typ, "the server refuses _lastUpdated", fixProfile)
-	case slices.ContainsFunc(page.Dropped, func(name string) bool { return strings.EqualFold(name, lastUpdated) }):
-		t.fail(CheckSearchParams, typ, "the server ignores _lastUpdated: its self link doesn't show it", fixProfile)
-	case listed:
-		t.ok(CheckSearchParams, typ, "_lastUpdated is listed in metadata and taken")
-	default:
-		t.ok(CheckSearchParams, typ, "_lastUpdated isn't listed in metadata but taken")
-	}
-	return true
-}
-
-func (t *tester) served(typ cura.ResourceType, page Page) {
-	switch {
-	case len(page.Entries) == 0 && page.Next == "" && typ == cura.Patient:
-		t.warn(CheckRead, typ, "the search works and finds 0 resources: the server is empty for this client",
-			"Ask the hospital whether this is the right environment, and which patients the client may see")
-	case len(page.Entries) == 0 && page.Next == "":
-		t.ok(CheckRead, typ, "the search works and finds 0 resources")
-	case page.Total != nil:
-		t.ok(CheckRead, typ, fmt.Sprintf("the search works; the server counts %d", *page.Total))
-	default:
-		t.ok(CheckRead, typ, "the search works; the server gives no count")
-	}
-}
-
-func (t *tester) unread(typ cura.ResourceType, offered bool, err error) bool {
-	f := asFault(err)
-	switch kind := f.Kind; {
-	case kind == fault.Scope:
-		t.report.Forbidden = append(t.report.Forbidden, typ)
-		t.skipped(typ, "forbidden (403)", f.Fix)
-	case !offered && (kind == fault.Unsupported || kind == fault.Config):
-		t.report.Missing = append(t.report.Missing, typ)
-		t.skipped(typ, "the server doesn't offer it", f.Fix)
-	case kind == fault.Throttled:
-		t.warn(CheckRead, typ, "the server asks to slow down, so this wasn't tried", "Try starter test again later")
-	case kind == fault.Auth:
-		t.failed(CheckRead, typ, err)
-		return false
-	default:
-		t.failed(CheckRead, typ, err)
-	}
-	return true
-}
-
-// skipped is a warning, but for Patient a failure.
-func (t *tester) skipped(typ cura.ResourceType, seen, fix string) {
-	if typ == cura.Patient {
-		t.fail(CheckRead, typ, seen+": without patients nothing can be pulled", fix)
-		return
-	}
-	t.warn(CheckRead, typ, seen+": this type is switched off, the others go on", fix)
 }

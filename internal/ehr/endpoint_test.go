@@ -395,9 +395,9 @@ func TestEndpointReads(t *testing.T) {
 	}{
 		"bound ignored": {func(h *hospital) http.HandlerFunc {
 			return text(200, searchset(match("Patient", "p1"), link("self", h.URL+"/fhir/Patient?_count=1")))
-		}, cura.VerdictOK, cura.VerdictFailed, "", "profile generic"},
-		"bound refused":                          {func(h *hospital) http.HandlerFunc { return unbounded(h, 400, outcome("error", "invalid")) }, cura.VerdictOK, cura.VerdictFailed, "counts 3", "profile generic"},
-		"needs a patient, as at Oracle and Epic": {func(*hospital) http.HandlerFunc { return text(400, outcome("error", "required")) }, cura.VerdictFailed, "", "issue required", "profile generic"},
+		}, cura.VerdictOK, cura.VerdictFailed, "", "starter connection edit --profile"},
+		"bound refused":                          {func(h *hospital) http.HandlerFunc { return unbounded(h, 400, outcome("error", "invalid")) }, cura.VerdictOK, cura.VerdictFailed, "counts 3", "starter connection edit --profile"},
+		"needs a patient, as at Oracle and Epic": {func(*hospital) http.HandlerFunc { return text(400, outcome("error", "required")) }, cura.VerdictFailed, "", "issue required", "starter connection edit --profile"},
 		"offered and not there":                  {func(*hospital) http.HandlerFunc { return text(404, "") }, cura.VerdictFailed, "", "404", "switch Patient on"},
 		"throttled":                              {func(*hospital) http.HandlerFunc { return text(429, "", "Retry-After", "5") }, cura.VerdictWarning, "", "slow down", "later"},
 		"in trouble":                             {func(*hospital) http.HandlerFunc { return text(500, "") }, cura.VerdictFailed, "", "500", "FHIR server"},

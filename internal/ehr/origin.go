@@ -36,6 +36,17 @@ func below(base, u *url.URL) bool {
 	return u.Path == base.Path || strings.HasPrefix(u.Path, base.Path+"/")
 }
 
+// pagingOrigins reads a profile's paging hosts, which profile.Parse has checked.
+func pagingOrigins(texts []string) []origin {
+	var origins []origin
+	for _, text := range texts {
+		if u, err := url.Parse(text); err == nil {
+			origins = append(origins, originOf(u))
+		}
+	}
+	return origins
+}
+
 // sameDomain reports whether a token endpoint found in the server's own documents may be given the secret: the same
 // host, or a host under the same registrable domain. The list of public suffixes is approximated: two labels, or three
 // below a country's short second level such as co.uk. Where that is too strict an operator names the token endpoint.

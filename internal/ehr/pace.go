@@ -6,64 +6,90 @@ import (
 	"io"
 	"net/http"
 	"time"
+
+	"github.com/cura-health/ehr-sync/internal/fault"
 )
 
-var errTooSlow = errors.New("the answer comes too slowly")
+// Pace decides when a request may go to the hospital, and learns how each one went. It stands around every HTTP request
+// of a client: metadata, discovery, tokens, searches and reads, each that is sent again included. It is used concurrently.
+type Pace interface {
+	// Wait returns nil when the request may be sent; Done follows then, once. Where the wait is too long to be spent
+	// inside a request, it returns a *fault.Error of kind fault.Throttled with RetryAfter, which comes out of the client's
+	// methods unchanged; any other error stops the request too.
+	Wait(ctx context.Context) error
+	// Done ends a request that Wait let through: when its answer's body is closed, or when there is none.
+	Done(o Outcome)
+}
 
-// pace gives a body the grace, and beyond it time by its size at minRate: a server that dribbles a byte a second can't
-// hold a worker.
-type pace struct {
-	next    http.RoundTripper
-	grace   time.Duration
-	minRate int64
+// Outcome is how one request went.
+type Outcome struct {
+	// Status is the answer's HTTP status; 0: no answer.
+	Status int
+	// RetryAfter is what the answer asked for, clamped to [1 s, 30 min]; 0 where it said nothing that can be used.
+	RetryAfter time.Duration
+	// Absurd says that Retry-After was there, and wasn't a plain sane value.
+	Absurd bool
+	// Err says that there was no answer, or not the whole of one, and that nobody had cancelled the request.
+	Err bool
+}
+
+// paced asks the pace before each request.
+type paced struct {
+	next  http.RoundTripper
+	pace  Pace
+	clock func() time.Time
 }
 
 // RoundTrip implements [http.RoundTripper].
-func (t *pace) RoundTrip(req *http.Request) (*http.Response, error) {
-	ctx, cancel := context.WithCancelCause(req.Context())
-	resp, err := t.next.RoundTrip(req.WithContext(ctx))
+func (t *paced) RoundTrip(req *http.Request) (*http.Response, error) {
+	ctx := req.Context()
+	if err := t.pace.Wait(ctx); err != nil {
+		if req.Body != nil {
+			_ = req.Body.Close() // as a RoundTripper must; nothing was sent of it
+		}
+		if _, ok := errors.AsType[*fault.Error](err); ok || ctx.Err() != nil {
+			return nil, err
+		}
+		return nil, fault.Wrap("waiting for the request's turn", fault.Unavailable, "the budget of requests can't be asked", err).
+			WithFix("Check that the database answers")
+	}
+	resp, err := t.next.RoundTrip(req)
 	if err != nil {
-		cancel(nil)
+		t.pace.Done(Outcome{Err: ctx.Err() == nil})
 		return nil, err
 	}
+	asked := readRetryAfter(resp.Header, t.clock())
 	resp.Body = &pacedBody{
-		ReadCloser: resp.Body, ctx: ctx, cancel: cancel, grace: t.grace, minRate: t.minRate, start: time.Now(),
-		timer: time.AfterFunc(t.grace, func() { cancel(errTooSlow) }),
+		ReadCloser: resp.Body, ctx: ctx, pace: t.pace,
+		outcome: Outcome{Status: resp.StatusCode, RetryAfter: asked.wait, Absurd: asked.absurd},
 	}
 	return resp, nil
 }
 
+// pacedBody tells the pace when the answer is done with.
 type pacedBody struct {
 	io.ReadCloser
-	ctx     context.Context //nolint:containedctx // the request's own: its cause tells why a read failed
-	cancel  context.CancelCauseFunc
-	grace   time.Duration
-	minRate int64
-	start   time.Time
-	got     int64
-	timer   *time.Timer
+	ctx     context.Context //nolint:containedctx // the request's own: it tells a cancelled request from a broken one
+	pace    Pace
+	outcome Outcome
+	closed  bool
 }
 
-// Read moves the deadline on by what has come.
+// Read notes an error that ends the body.
 func (b *pacedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	b.got += int64(n)
-	if err != nil {
-		b.timer.Stop()
-		if errors.Is(context.Cause(b.ctx), errTooSlow) {
-			err = errTooSlow
-		}
-		return n, err
+	if err != nil && !errors.Is(err, io.EOF) && b.ctx.Err() == nil {
+		b.outcome.Err = true
 	}
-	bySize := time.Duration(float64(b.got) / float64(b.minRate) * float64(time.Second))
-	b.timer.Reset(time.Until(b.start.Add(b.grace + bySize)))
-	return n, nil
+	return n, err
 }
 
-// Close frees the timer and the request.
+// Close ends the request.
 func (b *pacedBody) Close() error {
-	b.timer.Stop()
 	err := b.ReadCloser.Close()
-	b.cancel(nil)
+	if !b.closed {
+		b.closed = true
+		b.pace.Done(b.outcome)
+	}
 	return err
 }

@@ -120,6 +120,82 @@ func TestSearchNextLinkLeavesTheOrigin(t *testing.T) {
 	t.Cleanup(func() { require.Empty(t, elsewhere.asked(""), "nothing is sent elsewhere") })
 }
 
+// TestSearchPagingHosts: a server behind a gateway writes its links as it is called inside. The profile names that origin,
+// and the link is followed at the base's.
+func TestSearchPagingHosts(t *testing.T) {
+	t.Parallel()
+	elsewhere := newHospital(t)
+	cases := map[string]struct {
+		next string
+		ok   bool
+	}{
+		"the paging host":           {"https://fhir.internal:8443/fhir/Patient?page=2", true},
+		"in capitals":               {"https://FHIR.internal:8443/fhir/Patient?page=2", true},
+		"another port":              {"https://fhir.internal/fhir/Patient?page=2", false},
+		"plain http":                {"http://fhir.internal:8443/fhir/Patient?page=2", false},
+		"a path outside the base":   {"https://fhir.internal:8443/admin", false},
+		"up and out":                {"https://fhir.internal:8443/fhir/../admin", false},
+		"a user":                    {"https://u:p@fhir.internal:8443/fhir/Patient?page=2", false},
+		"a host that is on no list": {elsewhere.URL + "/fhir/Patient?page=2", false},
+	}
+	for name, test := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHospital(t)
+			h.on("/fhir/Patient", func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Query().Has("page") {
+					text(http.StatusOK, searchset(match("Patient", "p2")))(w, r)
+					return
+				}
+				text(http.StatusOK, searchset(match("Patient", "p1"), link("next", test.next)))(w, r)
+			})
+			p := *builtin(t, "generic")
+			p.PagingHosts = []string{"https://fhir.internal:8443"}
+			ids, _, err := pages(t, h.client(t, withProfile(&p)), cura.Patient)
+			if !test.ok {
+				requireFault(t, err, fault.Protocol)
+				require.Len(t, h.asked("/fhir/Patient"), 1)
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, []string{"p1", "p2"}, ids)
+		})
+	}
+	t.Cleanup(func() { require.Empty(t, elsewhere.asked(""), "nothing is sent elsewhere") })
+}
+
+// TestSearchNextLinkBeyondADepth: the same answer that refuses a search's parameters ends a chain of the server's own links.
+func TestSearchNextLinkBeyondADepth(t *testing.T) {
+	t.Parallel()
+	cases := map[string]struct {
+		answer http.HandlerFunc
+		kind   fault.Kind
+	}{
+		"400":                      {text(400, outcome("error", "invalid")), fault.Depth},
+		"400, not supported":       {text(400, outcome("error", "not-supported")), fault.Depth},
+		"422":                      {text(422, ""), fault.Depth},
+		"400, a lock":              {text(400, outcome("error", "lock-error")), fault.Transient},
+		"400, throttled":           {text(400, outcome("error", "throttled")), fault.Throttled},
+		"400, too costly":          {text(400, outcome("error", "too-costly")), fault.Protocol},
+		"404, forgotten":           {text(404, ""), fault.Expired},
+		"403":                      {text(403, ""), fault.Scope},
+		"500, which may pass":      {text(500, ""), fault.Transient},
+		"405, which links aren't":  {text(405, ""), fault.Unsupported},
+		"200 with a refusal of it": {text(200, outcome("error", "invalid")), fault.Depth},
+	}
+	for name, test := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHospital(t)
+			h.on("/fhir/Patient", text(http.StatusOK, searchset(match("Patient", "p1"), link("next", "/fhir/deep"))))
+			h.on("/fhir/deep", test.answer)
+			_, _, err := pages(t, h.client(t), cura.Patient)
+			requireFault(t, err, test.kind)
+			require.NotErrorIs(t, err, ehr.ErrRefused, "the search itself wasn't refused")
+		})
+	}
+}
+
 func TestSearchUnreadableCursor(t *testing.T) {
 	t.Parallel()
 	h := newHospital(t)

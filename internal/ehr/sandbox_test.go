@@ -1,6 +1,7 @@
 package ehr_test
 
 import (
+	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -19,7 +20,13 @@ import (
 // The sandbox EHR is from another hand: what is agreed with it here is not agreed with ourselves alone.
 func startSandbox(t *testing.T, faults sandbox.Faults) (*sandbox.Server, ehr.Config) {
 	t.Helper()
-	s, err := sandbox.Start(t.Context(), sandbox.Config{Seed: 7, Patients: 12, Faults: faults})
+	return startVendor(t, "", faults)
+}
+
+// startVendor starts a sandbox with the manners of a vendor; "" for a general FHIR store.
+func startVendor(t *testing.T, vendor string, faults sandbox.Faults) (*sandbox.Server, ehr.Config) {
+	t.Helper()
+	s, err := sandbox.Start(t.Context(), sandbox.Config{Seed: 7, Patients: 12, Faults: faults, Vendor: vendor})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	cfg := ehr.Config{BaseURL: s.BaseURL(), ClientID: s.ClientID(), Secret: s.ClientSecret(), CAPEM: string(s.CAPEM()), PageSize: 20}
@@ -88,8 +95,6 @@ func TestSandboxFaults(t *testing.T) {
 		"clock far off":    {sandbox.Faults{ClockSkewSeconds: -3600}, ehr.CheckClock, "", cura.VerdictFailed, "behind ours"},
 		"forbidden type":   {sandbox.Faults{RefuseTypes: []string{"Observation"}}, ehr.CheckRead, cura.Observation, cura.VerdictWarning, "forbidden (403)"},
 		"missing type":     {sandbox.Faults{MissingTypes: []string{"Consent"}}, ehr.CheckRead, cura.Consent, cura.VerdictWarning, "doesn't offer it"},
-		"as at Epic":       {sandbox.Faults{RequiredSearch: "epic"}, ehr.CheckRead, cura.Patient, cura.VerdictFailed, "400"},
-		"as at Oracle":     {sandbox.Faults{RequiredSearch: "oracle"}, ehr.CheckRead, cura.Observation, cura.VerdictFailed, "400"},
 	}
 	for name, test := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -99,6 +104,68 @@ func TestSandboxFaults(t *testing.T) {
 			requireCheck(t, r, test.check, test.typ, test.verdict, test.seen)
 		})
 	}
+}
+
+// TestSandboxByProfile finds a patient at each vendor's sandbox by that vendor's profile, and tests it with that patient.
+func TestSandboxByProfile(t *testing.T) {
+	t.Parallel()
+	cases := map[string]struct {
+		vendor, profile   string
+		patient           bool
+		verdict           cura.Verdict
+		patients, records cura.Strategy
+	}{
+		"epic":                           {"epic", "epic", true, cura.VerdictOK, cura.StrategySnapshot, cura.StrategySnapshot},
+		"epic, nobody on the roster":     {"epic", "epic", false, cura.VerdictWarning, cura.StrategySnapshot, cura.StrategySnapshot},
+		"oracle":                         {"oracle", "oracle", true, cura.VerdictOK, cura.StrategySnapshot, cura.StrategyRoster},
+		"athena":                         {"athena", "athena", true, cura.VerdictOK, cura.StrategySnapshot, cura.StrategySnapshot},
+		"medplum":                        {"medplum", "medplum", true, cura.VerdictOK, cura.StrategySystem, cura.StrategySystem},
+		"hapi":                           {"hapi", "hapi", true, cura.VerdictOK, cura.StrategySystem, cura.StrategySystem},
+		"a general store":                {"", "generic", true, cura.VerdictOK, cura.StrategySystem, cura.StrategySystem},
+		"a general store, as if oracle":  {"", "oracle", true, cura.VerdictOK, cura.StrategySnapshot, cura.StrategyRoster},
+		"epic, by the generic one":       {"epic", "generic", false, cura.VerdictFailed, cura.StrategySnapshot, cura.StrategySnapshot},
+		"oracle, nobody on the roster":   {"oracle", "oracle", false, cura.VerdictWarning, cura.StrategySnapshot, cura.StrategyRoster},
+		"athena, without a search of it": {"athena", "athena", false, cura.VerdictWarning, cura.StrategySnapshot, cura.StrategySnapshot},
+	}
+	for name, test := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, cfg := startVendor(t, test.vendor, sandbox.Faults{})
+			cfg.Profile = builtin(t, test.profile)
+			cfg.Scopes = cfg.Profile.ScopesFor(cura.ResourceTypes())
+			opts := ehr.TestOptions{}
+			if test.patient {
+				require.NoError(t, s.Put(json.RawMessage(`{"resourceType":"Patient","id":"tried","name":[{"family":"Tried","given":["Once"]}],"birthDate":"1980-01-02",
+					"gender":"female","identifier":[{"system":"`+s.MRNSystem()+`","value":"TRIED-1"}]}`)))
+				found, err := newClient(t, cfg).FindPatients(t.Context(), ehr.Person{
+					System: s.MRNSystem(), Value: "TRIED-1", Family: "Tried", Given: "Once", BirthDate: "1980-01-02", Gender: "female",
+				})
+				require.NoError(t, err)
+				require.Len(t, found, 1)
+				opts.Patient = found[0].ID
+			}
+			r := ehr.Test(t.Context(), cfg, opts)
+			require.Equal(t, test.verdict, r.Verdict(), "%+v", r.Checks)
+			require.Len(t, r.Strategies, len(cura.ResourceTypes()))
+			for _, choice := range r.Strategies {
+				want := test.records
+				if choice.Type == cura.Patient {
+					want = test.patients
+				}
+				require.Equal(t, want, choice.Strategy, "%s: %s", choice.Type, choice.Reason)
+				require.Empty(t, choice.NotOffered)
+			}
+		})
+	}
+}
+
+func TestSandboxCounts(t *testing.T) {
+	t.Parallel()
+	s, cfg := startSandbox(t, sandbox.Faults{})
+	n, ok, err := newClient(t, cfg).Count(t.Context(), ehr.Query{Type: cura.Patient})
+	require.NoError(t, err)
+	require.True(t, ok)
+	require.Equal(t, s.Counts()["Patient"], n)
 }
 
 func TestSandboxChains(t *testing.T) {

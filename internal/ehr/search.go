@@ -25,14 +25,21 @@ const instant = "2006-01-02T15:04:05.000Z"
 
 // Query is one search, or one further page of it.
 type Query struct {
-	// Type is searched, in the whole system.
+	// Type is searched: in the whole system, unless Params name a patient.
 	Type cura.ResourceType
 	// Since is sent as _lastUpdated=ge…; zero for everything. Its finer parts than milliseconds are cut off, towards the
 	// past.
 	Since time.Time
-	// Count is sent as _count; 0 for the connection's page size.
+	// Until is where the window ends, itself excluded: it is sent as a second _lastUpdated, le… one millisecond before it,
+	// since some servers take ge and le alone (DOMAIN §2); zero for no end. A window that begins at this one's Until leaves
+	// no gap and shares nothing.
+	Until time.Time
+	// IDsOnly asks for ids alone (_elements=id); a server may give whole resources all the same.
+	IDsOnly bool
+	// Count is sent as _count; 0 for the profile's page size, or the connection's. The profile's most is never exceeded.
 	Count int
-	// Params are further search parameters. Patient identifiers among them are PHI and go into the URL.
+	// Params are further search parameters: a slice of the profile's rules, a patient. Patient identifiers among them are PHI
+	// and go into the URL.
 	Params url.Values
 	// Next is Page.Next of the page before; with it, only Type is used besides.
 	Next string
@@ -53,7 +60,8 @@ type Page struct {
 	// Total is Bundle.total, nil where absent. It may be an estimate: don't check sums by it.
 	Total *int
 	// Dropped are parameters that link[self] no longer shows: the server has ignored them. It is known for the first page
-	// alone, and only where the server gives a self link. _count is never among them: it changes no result.
+	// alone, and only where the server gives a self link. _count, _elements and _sort are never among them: they don't change
+	// which resources are found.
 	Dropped []string
 	// Included and Outcomes count the entries that are no matches: included resources, and OperationOutcomes.
 	Included int
@@ -61,12 +69,13 @@ type Page struct {
 }
 
 // Search gets one page. Errors are faults: Config or Unsupported for a search that this server doesn't do, Scope for a
-// forbidden type, Expired for a next link that the server has forgotten (begin again from the watermark), Protocol for an
-// answer that isn't a searchset or for links that leave the origin or never end, besides Auth, Throttled, Transient,
-// Network and TLS. For a page that is too large the cause is [ErrPageTooLarge].
+// forbidden type, Expired for a next link that the server has forgotten (begin again from the watermark), Depth for one
+// that it refuses (read by smaller windows), Protocol for an answer that isn't a searchset or for links that leave the
+// origin or never end, besides Auth, Throttled, Transient, Network and TLS. For a page that is too large the cause is
+// [ErrPageTooLarge], for parameters that the server refuses [ErrRefused].
 func (c *Client) Search(ctx context.Context, q Query) (Page, error) {
 	if !typeName(string(q.Type)) {
-		return Page{}, fault.New("searching", fault.Config, "the resource type isn't spelled like one of FHIR's").WithFix(fixConnection)
+		return Page{}, badType()
 	}
 	r := request{errand: errandSearch, op: "searching " + string(q.Type), typ: q.Type, accept: fhirJSON}
 	var at cursor
@@ -84,9 +93,14 @@ func (c *Client) Search(ctx context.Context, q Query) (Page, error) {
 		r.url = at.link
 	}
 
+	return c.search(ctx, r, sent, at)
+}
+
+// search asks for the page at r; sent are the parameters that its self link must show, at is the place in the chain.
+func (c *Client) search(ctx context.Context, r request, sent url.Values, at cursor) (Page, error) {
 	var page Page
 	var bundle fhir.Bundle
-	err := c.get(ctx, c.api, r, func(header http.Header, body *watched) (err error) {
+	err := c.ask(ctx, c.api, r, func(header http.Header, body *watched) (err error) {
 		page.ServerTime = serverTime(header)
 		bundle, err = fhir.ReadBundle(body, c.cfg.MaxResource, func(e fhir.Entry) error {
 			page.add(e)
@@ -110,6 +124,35 @@ func (c *Client) Search(ctx context.Context, q Query) (Page, error) {
 	return page, nil
 }
 
+// Count asks how many resources a query matches, without getting them (_summary=count); Count, IDsOnly and Next of the
+// query aren't used. It gives false where the server doesn't tell: it refuses, leaves out the total, or ignores _summary or
+// a parameter of the query. Errors are those of Search.
+func (c *Client) Count(ctx context.Context, q Query) (n int, ok bool, err error) {
+	if !typeName(string(q.Type)) {
+		return 0, false, badType()
+	}
+	q.Count, q.IDsOnly = 1, false // one entry is enough to see that _summary is ignored
+	sent := c.params(q)
+	sent.Set("_summary", "count")
+	r := request{errand: errandSearch, op: "counting " + string(q.Type), typ: q.Type, accept: fhirJSON, url: c.base.JoinPath(string(q.Type))}
+	r.url.RawQuery = sent.Encode()
+	page, err := c.search(ctx, r, sent, cursor{})
+	switch {
+	case errors.Is(err, ErrRefused):
+		return 0, false, nil
+	case err != nil:
+		return 0, false, err
+	case page.Total == nil || *page.Total < 0 || len(page.Entries) > 0 || len(page.Dropped) > 0:
+		return 0, false, nil
+	default:
+		return *page.Total, true, nil
+	}
+}
+
+func badType() error {
+	return fault.New("searching", fault.Config, "the resource type isn't spelled like one of FHIR's").WithFix(fixConnection)
+}
+
 func (c *Client) params(q Query) url.Values {
 	params := maps.Clone(q.Params)
 	if params == nil {
@@ -119,7 +162,13 @@ func (c *Client) params(q Query) url.Values {
 		// Beside, not over, what Params hold: an upper bound is a second _lastUpdated.
 		params[lastUpdated] = append(slices.Clone(params[lastUpdated]), "ge"+q.Since.UTC().Format(instant))
 	}
-	count := q.Count
+	if !q.Until.IsZero() {
+		params[lastUpdated] = append(slices.Clone(params[lastUpdated]), "le"+q.Until.Add(-time.Millisecond).UTC().Format(instant))
+	}
+	if q.IDsOnly {
+		params.Set("_elements", "id")
+	}
+	count := c.cfg.Profile.PageSizeFor(q.Type, q.Count)
 	if count <= 0 {
 		count = c.cfg.PageSize
 	}
@@ -159,8 +208,10 @@ func checkSearchset(r request, bundle fhir.Bundle) error {
 	}
 	if len(bundle.Outcome) > 0 {
 		if found := readIssues(bytes.NewReader(bundle.Outcome)); found.failed() {
-			kind, fix := classify(r, http.StatusBadRequest, found, 0)
-			return fault.New(r.op, kind, "the server answered 200 with an OperationOutcome, "+found.text(string(r.typ))).WithFix(fix)
+			const status = http.StatusBadRequest // what it should have been
+			kind, fix := classify(r, status, found, 0)
+			seen := "the server answered 200 with an OperationOutcome, " + found.text(string(r.typ))
+			return withCause(r.op, kind, seen, cause(r, status, found)).WithFix(fix)
 		}
 	}
 	return fault.New(r.op, fault.Protocol, "the answer isn't a Bundle of type searchset").WithFix(fixBase)
@@ -174,6 +225,10 @@ func (c *Client) nextCursor(r request, at cursor, next string) (string, error) {
 	}
 	link := r.url.ResolveReference(ref)
 	link.Fragment, link.RawFragment = "", ""
+	if slices.Contains(c.paging, originOf(link)) {
+		// The server writes its links as it is called inside the hospital; from here it answers at the base's origin alone.
+		link.Scheme, link.Host = c.base.Scheme, c.base.Host
+	}
 	if err := c.checkLink(r.op, link); err != nil {
 		return "", err
 	}
@@ -194,13 +249,13 @@ func dropped(sent url.Values, self string) []string {
 	if err != nil {
 		return nil
 	}
-	shown := map[string]bool{}
+	shown := map[string]bool{"_count": true, "_elements": true, "_sort": true}
 	for name := range u.Query() {
 		shown[strings.ToLower(name)] = true
 	}
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(sent)) {
-		if name != "_count" && !shown[strings.ToLower(name)] {
+		if !shown[strings.ToLower(name)] {
 			names = append(names, name)
 		}
 	}

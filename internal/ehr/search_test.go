@@ -45,6 +45,111 @@ func TestSearchRequest(t *testing.T) {
 	require.NotEqual(t, asked[0].Header.Get("X-Request-Id"), asked[1].Header.Get("X-Request-Id"))
 }
 
+// TestSearchWindow: both bounds are closed at the server, and Until is open, so windows that touch share nothing.
+func TestSearchWindow(t *testing.T) {
+	t.Parallel()
+	h := newHospital(t)
+	from := time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC)
+	_, err := h.client(t).Search(t.Context(), ehr.Query{Type: cura.Observation, Since: from, Until: from.Add(time.Hour), IDsOnly: true})
+	require.NoError(t, err)
+	require.Equal(t, url.Values{
+		"_lastUpdated": {"ge2026-06-01T00:00:00.000Z", "le2026-06-01T00:59:59.999Z"}, "_elements": {"id"}, "_count": {"500"},
+	}, h.asked("/fhir/Observation")[0].URL.Query())
+}
+
+// TestProfileOnTheWire: what a vendor wants with every request goes with every request under the FHIR base, and nowhere
+// else.
+func TestProfileOnTheWire(t *testing.T) {
+	t.Parallel()
+	h := newHospital(t)
+	p := *builtin(t, "athena")
+	p.Headers = map[string]string{"X-Practice": "7"}
+	next := h.URL + "/fhir/Observation?page=2"
+	h.on("/fhir/Observation", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Has("page") {
+			text(http.StatusOK, searchset(""))(w, r)
+			return
+		}
+		text(http.StatusOK, searchset("", link("self", "Observation?patient=p1"), link("next", next)))(w, r)
+	})
+	c := h.client(t, withProfile(&p))
+	page, err := c.Search(t.Context(), ehr.Query{Type: cura.Observation, Params: url.Values{"patient": {"p1"}}, Count: 5000})
+	require.NoError(t, err)
+	require.Empty(t, page.Dropped, "the practice isn't a parameter of the search")
+	_, err = c.Search(t.Context(), ehr.Query{Type: cura.Observation, Next: page.Next})
+	require.NoError(t, err)
+	_, err = c.FindPatients(t.Context(), ehr.Person{System: "urn:mrn", Value: "1"})
+	require.NoError(t, err)
+
+	const practice = "Organization/a-1.Practice-7"
+	for _, r := range h.asked("") {
+		if r.URL.Path == "/token" {
+			require.Empty(t, r.URL.RawQuery)
+			require.Empty(t, r.Header.Get("X-Practice"))
+			continue
+		}
+		require.Equal(t, practice, r.URL.Query().Get("ah-practice"), r.URL.Path)
+		require.Equal(t, "7", r.Header.Get("X-Practice"))
+	}
+	first := h.asked("/fhir/Observation")[0].URL.Query()
+	require.Equal(t, url.Values{"patient": {"p1"}, "_count": {"50"}, "ah-practice": {practice}}, first, "no more a page than the profile allows")
+
+	next += "&ah-practice=Organization%2Fother"
+	h.on("/fhir/Patient", text(http.StatusOK, searchset("", link("next", next))))
+	page, err = c.Search(t.Context(), ehr.Query{Type: cura.Patient})
+	require.NoError(t, err)
+	_, err = c.Search(t.Context(), ehr.Query{Type: cura.Patient, Next: page.Next})
+	require.NoError(t, err)
+	last := h.asked("/fhir/Observation")[2]
+	require.Equal(t, "page=2&ah-practice=Organization%2Fother", last.URL.RawQuery, "a link that has it stays as it is")
+}
+
+func TestCount(t *testing.T) {
+	t.Parallel()
+	total := func(n int, entries string, links ...string) http.HandlerFunc {
+		return text(http.StatusOK, strings.Replace(searchset(entries, links...), `"type"`, fmt.Sprintf(`"total":%d,"type"`, n), 1))
+	}
+	cases := map[string]struct {
+		answer http.HandlerFunc
+		want   int
+		ok     bool
+		kind   fault.Kind
+	}{
+		"counted":                {total(41, "", link("self", "Observation?_lastUpdated=ge2026&_summary=count&_elements=id")), 41, true, ""},
+		"none":                   {total(0, ""), 0, true, ""},
+		"refused":                {text(400, outcome("error", "not-supported")), 0, false, ""},
+		"refused, 501":           {text(501, ""), 0, false, ""},
+		"_summary is ignored":    {total(41, match("Observation", "o1")), 0, false, ""},
+		"no total":               {text(http.StatusOK, searchset("")), 0, false, ""},
+		"the bound is ignored":   {total(41, "", link("self", "Observation?_summary=count")), 0, false, ""},
+		"_summary isn't shown":   {total(41, "", link("self", "Observation?_lastUpdated=ge2026")), 0, false, ""},
+		"a total below zero":     {total(-1, ""), 0, false, ""},
+		"forbidden":              {text(403, ""), 0, false, fault.Scope},
+		"in trouble":             {text(502, ""), 0, false, fault.Transient},
+		"refused just now":       {text(400, outcome("error", "lock-error")), 0, false, fault.Transient},
+		"wrong base":             {text(404, ""), 0, false, fault.Unsupported},
+		"a sign-on page instead": {text(200, "<html></html>"), 0, false, fault.Protocol},
+	}
+	for name, test := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHospital(t)
+			h.on("/fhir/Observation", test.answer)
+			n, ok, err := h.client(t).Count(t.Context(), ehr.Query{Type: cura.Observation, Since: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), IDsOnly: true})
+			if test.kind == "" {
+				require.NoError(t, err)
+			} else {
+				requireFault(t, err, test.kind)
+			}
+			require.Equal(t, test.want, n)
+			require.Equal(t, test.ok, ok)
+			require.Equal(t, url.Values{"_lastUpdated": {"ge2026-01-01T00:00:00.000Z"}, "_summary": {"count"}, "_count": {"1"}}, h.asked("/fhir/Observation")[0].URL.Query())
+		})
+	}
+	_, _, err := newHospital(t).client(t).Count(t.Context(), ehr.Query{Type: "../Patient"})
+	requireFault(t, err, fault.Config)
+}
+
 func TestSearchRefusesTypes(t *testing.T) {
 	t.Parallel()
 	h := newHospital(t)
@@ -122,9 +227,11 @@ func TestSearchDropped(t *testing.T) {
 				links = append(links, link("self", test.self))
 			}
 			h.on("/fhir/Patient", text(http.StatusOK, searchset("", links...)))
-			page, err := h.client(t).Search(t.Context(), ehr.Query{Type: cura.Patient, Since: time.Now(), Params: url.Values{"gender": {"female"}}})
+			page, err := h.client(t).Search(t.Context(), ehr.Query{
+				Type: cura.Patient, Since: time.Now(), Params: url.Values{"gender": {"female"}, "_sort": {"_lastUpdated"}}, IDsOnly: true,
+			})
 			require.NoError(t, err)
-			require.Equal(t, test.want, page.Dropped)
+			require.Equal(t, test.want, page.Dropped, "_count, _elements and _sort change no result")
 		})
 	}
 }
@@ -258,11 +365,7 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 func TestSearchBrokenConnection(t *testing.T) {
 	t.Parallel()
 	h := newHospital(t)
-	h.on("/fhir/Patient", func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = w.Write([]byte(`{"resourceType":"Bundle","type":"searchset","entry":[`))
-		_ = http.NewResponseController(w).Flush()
-		panic(http.ErrAbortHandler)
-	})
+	h.on("/fhir/Patient", halfAnswer)
 	_, err := h.client(t).Search(t.Context(), ehr.Query{Type: cura.Patient})
 	requireFault(t, err, fault.Transient)
 }

@@ -52,22 +52,22 @@ func newTokens(c *Client, tokenURL *url.URL) *tokens {
 }
 
 // get gives the current grant. It fetches a new one where it is due, or where the current one is the access token that
-// the server has refused ("" for none): another request may have replaced that already. Errors are fault.Auth for refused
+// the server has refused ("" for none): another request may have replaced that already. fresh says that it was fetched
+// just now, for this caller. Errors are fault.Auth for refused
 // credentials, fault.Config for what has to be edited, and transport faults.
-func (t *tokens) get(ctx context.Context, refused string) (grant, error) {
+func (t *tokens) get(ctx context.Context, refused string) (g grant, fresh bool, err error) {
 	if err := t.take(ctx); err != nil {
-		return grant{}, err
+		return grant{}, false, err
 	}
 	defer t.give()
 	if g := t.current; g.accessToken != "" && g.accessToken != refused && t.client.cfg.Clock().Before(g.renewAt) {
-		return g, nil
+		return g, false, nil
 	}
-	fresh, err := t.fetch(ctx)
-	if err != nil {
-		return grant{}, err
+	if g, err = t.fetch(ctx); err != nil {
+		return grant{}, false, err
 	}
-	t.current = fresh
-	return fresh, nil
+	t.current = g
+	return g, true, nil
 }
 
 // endpoint finds the token endpoint without asking it for a token.
@@ -155,13 +155,13 @@ func tokenFault(ctx context.Context, err error, now time.Time) error {
 		return fault.Wrap(opAuthorize, fault.Protocol, "the token endpoint's answer isn't a token", err).
 			WithFix("Check the token URL, or leave it out to have it discovered")
 	}
-	status, retry := refused.Response.StatusCode, retryAfter(refused.Response.Header, now)
-	seen := statusText(refused.Response)
+	status, asked := refused.Response.StatusCode, readRetryAfter(refused.Response.Header, now)
+	seen := statusText(refused.Response) + asked.note()
 	if code := knownOAuthCode(refused.ErrorCode); code != "" {
 		seen += ", error " + code
 	}
 	say := func(kind fault.Kind, fix string) error {
-		return fault.Wrap(opAuthorize, kind, seen, err).WithFix(fix).After(retry)
+		return fault.Wrap(opAuthorize, kind, seen, err).WithFix(fix).After(asked.wait)
 	}
 	const credentials = "Check the client id and secret (starter connection edit), and ask the hospital whether the client is active and allowed the client_credentials grant"
 	switch refused.ErrorCode {
@@ -173,7 +173,7 @@ func tokenFault(ctx context.Context, err error, now time.Time) error {
 		return say(fault.Config, "Check the token URL, and ask the hospital to allow this client the client_credentials grant with a secret")
 	}
 	switch {
-	case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable && retry > 0:
+	case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable && asked.wait > 0:
 		return say(fault.Throttled, "Nothing to do: it is tried again when the server says")
 	case status >= 500, status == http.StatusRequestTimeout, refused.ErrorCode == "temporarily_unavailable", refused.ErrorCode == "server_error":
 		return say(fault.Transient, "If it stays, ask the hospital about its authorization server")

@@ -55,6 +55,9 @@ func newTransport(dialer *net.Dialer, config *tls.Config, t Timeouts) *http.Tran
 func newStack(transport http.RoundTripper, cfg Config) http.RoundTripper {
 	var stack http.RoundTripper = &userAgent{next: transport}
 	stack = &requestID{next: stack}
-	stack = &pace{next: stack, grace: cfg.Timeouts.BodyGrace, minRate: cfg.Timeouts.MinRate}
+	stack = &slowBody{next: stack, grace: cfg.Timeouts.BodyGrace, minRate: cfg.Timeouts.MinRate}
+	if cfg.Pace != nil {
+		stack = &paced{next: stack, pace: cfg.Pace, clock: cfg.Clock}
+	}
 	return &sizeCap{next: stack, limit: cfg.MaxPage}
 }

@@ -44,8 +44,12 @@ const (
 	Busy Kind = "busy"
 	// Expired is a page link that the server has forgotten: begin that query again from the watermark.
 	Expired Kind = "expired"
+	// Paused is work that an operator has paused: it goes on when somebody resumes it.
+	Paused Kind = "paused"
 	// Unavailable is our own database or Temporal not answering.
 	Unavailable Kind = "unavailable"
+	// Depth is a page link that the server refuses (400, 422) because it leads too deep: read by smaller windows.
+	Depth Kind = "depth"
 )
 
 // Error is a fault: what was being done, what kind of thing went wrong, and what to do next.
