@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,8 +23,12 @@ func sandboxCommand() *cli.Command {
 		Description: "A FHIR R4 server with SMART backend authorization, over TLS under its own certificate authority, with generated patients\n" +
 			"or the FHIR resources of a folder. It runs until Ctrl-C. Its knobs make it as difficult as real EHRs are; they can be\n" +
 			"turned while it runs, with: starter sandbox faults\n\n" +
-			example("starter sandbox --state ./sandbox", "starter sandbox --data ./fhir --throttle-every 10 --require-search epic"),
+			example("starter sandbox --state ./sandbox", "starter sandbox --data ./fhir --throttle-every 10 --vendor epic"),
 		Flags: append([]cli.Flag{
+			&cli.StringFlag{
+				Name: "vendor", Usage: "have the manners of this `VENDOR`: " + strings.Join(sandbox.Vendors(), ", "),
+				DefaultText: "a general FHIR store",
+			},
 			&cli.StringFlag{Name: "addr", Value: "127.0.0.1:9443", Usage: "the `HOST:PORT` to listen on"},
 			&cli.StringFlag{Name: "control-addr", Value: "127.0.0.1:9444", Usage: "the loopback `HOST:PORT` of the control endpoint"},
 			&cli.StringFlag{Name: "data", Usage: "serve the FHIR resources in this `FOLDER`, instead of generated patients"},
@@ -45,8 +50,7 @@ func knobFlags() []cli.Flag {
 		&cli.DurationFlag{Name: "latency", Usage: "delay every answer by so `LONG`"},
 		&cli.IntFlag{Name: "throttle-every", Usage: "answer every `N`th request with 429 and Retry-After"},
 		&cli.Float64Flag{Name: "error-rate", Usage: "the `SHARE` of requests that are answered with 500"},
-		&cli.DurationFlag{Name: "token-lifetime", Usage: "how long an access token lives", DefaultText: "5m"},
-		&cli.StringFlag{Name: "require-search", Usage: "demand search parameters as a `VENDOR` does: epic or oracle"},
+		&cli.DurationFlag{Name: "token-lifetime", Usage: "how long an access token lives", DefaultText: "the vendor's own, or 5m"},
 		&cli.StringSliceFlag{Name: "refuse-type", Usage: "answer requests for this `TYPE` with 403; repeated as needed"},
 	}
 }
@@ -79,9 +83,6 @@ func knobs(c *cli.Context) (sandbox.Faults, error) {
 	if c.IsSet("token-lifetime") {
 		f.TokenLifetimeSeconds = int(c.Duration("token-lifetime") / time.Second)
 	}
-	if c.IsSet("require-search") {
-		f.RequiredSearch = c.String("require-search")
-	}
 	f.RefuseTypes = append(f.RefuseTypes, listed(c.StringSlice("refuse-type"))...)
 	if err := f.Validate(); err != nil {
 		return f, usagef("%s", err)
@@ -103,8 +104,11 @@ func runSandbox(c *cli.Context) (err error) {
 	case c.Int("resources") < 0:
 		return usagef("--resources is %d; it must not be negative", c.Int("resources"))
 	}
+	if vendor := c.String("vendor"); vendor != "" && !slices.Contains(sandbox.Vendors(), vendor) {
+		return usagef("--vendor is %q; it must be one of %s", vendor, strings.Join(sandbox.Vendors(), ", "))
+	}
 	server, err := sandbox.Start(c.Context, sandbox.Config{
-		Addr: c.String("addr"), ControlAddr: c.String("control-addr"), DataDir: c.String("data"), StateDir: c.String("state"),
+		Vendor: c.String("vendor"), Addr: c.String("addr"), ControlAddr: c.String("control-addr"), DataDir: c.String("data"), StateDir: c.String("state"),
 		Seed: c.Uint64("seed"), Patients: c.Int("patients"), Resources: c.Int("resources"), Insecure: c.Bool("insecure"), Faults: faults,
 	})
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"sync"
 )
 
 // field is one member of a JSON object that is written in its order.
@@ -25,7 +26,7 @@ type list []any
 func (o obj) MarshalJSON() ([]byte, error) { return encode(o) }
 
 // encode writes a value as compact JSON without escaping <, > and &.
-func encode(v any) ([]byte, error) { return appendJSON(nil, v) }
+func encode(v any) ([]byte, error) { return appendJSON(make([]byte, 0, 1024), v) }
 
 func appendJSON(dst []byte, v any) ([]byte, error) {
 	var err error
@@ -41,7 +42,7 @@ func appendJSON(dst []byte, v any) ([]byte, error) {
 				dst = append(dst, ',')
 			}
 			first = false
-			dst = append(append(dst, quote(f.key)...), ':')
+			dst = append(appendQuoted(dst, f.key), ':')
 			if dst, err = appendJSON(dst, f.value); err != nil {
 				return nil, err
 			}
@@ -59,7 +60,7 @@ func appendJSON(dst []byte, v any) ([]byte, error) {
 		}
 		return append(dst, ']'), nil
 	case string:
-		return append(dst, quote(v)...), nil
+		return appendQuoted(dst, v), nil
 	default:
 		raw, err := json.Marshal(v)
 		if err != nil {
@@ -73,12 +74,46 @@ func appendJSON(dst []byte, v any) ([]byte, error) {
 type bundle struct {
 	head    bytes.Buffer
 	links   []byte
-	entries bytes.Buffer
+	entries *bytes.Buffer
 	err     error
 }
 
-func (b *bundle) begin(typ string) {
+// entryBuffers are reused: a page is up to a megabyte.
+type entryBuffers struct{ sync.Pool }
+
+func (p *entryBuffers) take() *bytes.Buffer {
+	b, ok := p.Get().(*bytes.Buffer)
+	if !ok {
+		return new(bytes.Buffer)
+	}
+	b.Reset()
+	return b
+}
+
+func (p *entryBuffers) give(b *bytes.Buffer) {
+	if b.Cap() <= 4<<20 { // one oversized page must not stay for ever
+		p.Put(b)
+	}
+}
+
+// match adds one entry that was searched for; base is the address of its type, ending in a slash.
+func (b *bundle) match(base, id string, raw []byte) {
+	e := b.entries
+	if e.Len() > 0 {
+		e.WriteByte(',')
+	}
+	e.WriteString(`{"fullUrl":"`)
+	e.WriteString(base)
+	e.WriteString(id)
+	e.WriteString(`","resource":`)
+	e.Write(raw)
+	e.WriteString(`,"search":{"mode":"match"}}`)
+}
+
+func newBundle(typ string, entries *bytes.Buffer) *bundle {
+	b := &bundle{entries: entries}
 	b.head.WriteString(`{"resourceType":"Bundle","type":"` + typ + `"`)
+	return b
 }
 
 func (b *bundle) total(n int) { b.head.WriteString(`,"total":` + strconv.Itoa(n)) }
@@ -130,13 +165,19 @@ func (b *bundle) write(w http.ResponseWriter) {
 		broken(b.err).write(w)
 		return
 	}
-	w.Header().Set("Content-Type", fhirJSON)
-	w.WriteHeader(http.StatusOK)
 	parts := [][]byte{b.head.Bytes(), []byte(`,"link":[`), b.links, []byte(`]`)}
 	if b.entries.Len() > 0 { // R4 §2.6.2: an array is never empty
 		parts = append(parts, []byte(`,"entry":[`), b.entries.Bytes(), []byte(`]`))
 	}
-	for _, part := range append(parts, []byte("}")) {
+	parts = append(parts, []byte("}"))
+	size := 0
+	for _, part := range parts {
+		size += len(part)
+	}
+	w.Header().Set("Content-Type", fhirJSON)
+	w.Header().Set("Content-Length", strconv.Itoa(size)) // no chunks to frame
+	w.WriteHeader(http.StatusOK)
+	for _, part := range parts {
 		if _, err := w.Write(part); err != nil {
 			return // the client is gone
 		}

@@ -26,6 +26,15 @@ func (s *Server) controlRoutes() http.Handler {
 	mux.HandleFunc("GET /requests", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, plainJSON, http.StatusOK, map[string]any{"requests": s.Requests()})
 	})
+	mux.HandleFunc("GET /traffic", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, plainJSON, http.StatusOK, map[string]any{"traffic": s.Traffic()})
+	})
+	mux.HandleFunc("GET /source", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/fhir+ndjson")
+		if s.Source(w) != nil {
+			panic(http.ErrAbortHandler) // half an answer must not look like a whole one
+		}
+	})
 	mux.HandleFunc("GET /faults", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, plainJSON, http.StatusOK, s.Faults())
 	})

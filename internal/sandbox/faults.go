@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,10 +9,13 @@ import (
 	"maps"
 	"math"
 	"math/rand/v2"
+	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"golang.org/x/time/rate"
 )
@@ -36,7 +40,8 @@ type Faults struct {
 	// Oversize are resources ("Type/id", or a type for its first resource) that are served with a narrative of so many bytes.
 	Oversize map[string]int `json:"oversize,omitempty"`
 
-	// TokenLifetimeSeconds is how long an access token lives; 0 means 300 (SMART App Launch, Backend Services).
+	// TokenLifetimeSeconds is how long an access token lives; 0 means the vendor's own, or 300 (SMART App Launch, Backend
+	// Services).
 	TokenLifetimeSeconds int `json:"token_lifetime_seconds,omitempty"`
 	// RevokedClient makes the token endpoint answer invalid_client, and refuses the tokens given before.
 	RevokedClient bool `json:"revoked_client,omitempty"`
@@ -46,8 +51,9 @@ type Faults struct {
 	RefuseTypes []string `json:"refuse_types,omitempty"`
 	// MissingTypes are absent from the CapabilityStatement and answered with 404.
 	MissingTypes []string `json:"missing_types,omitempty"`
-	// RequiredSearch makes searches demand parameters as a vendor does: "", "epic" or "oracle" (DOMAIN §0, §2).
-	RequiredSearch string `json:"required_search,omitempty"`
+	// TokenDiesAfterRequests makes an access token good for so many requests only, whatever its lifetime: it dies in the
+	// middle of a chain of pages. 0 means any number.
+	TokenDiesAfterRequests int `json:"token_dies_after_requests,omitempty"`
 
 	// HTML answers every FHIR request with 200 and a web page, as a login portal or firewall does.
 	HTML bool `json:"html,omitempty"`
@@ -59,6 +65,13 @@ type Faults struct {
 	EmptyPage bool `json:"empty_page,omitempty"`
 	// DuplicateRows repeats the last resource of each page as the first of the next.
 	DuplicateRows bool `json:"duplicate_rows,omitempty"`
+	// SkipRows leaves out one row of a search that has more than one page: the first of its second page. The same search,
+	// whatever its _count, leaves out nothing when it is made again. Bundle.total counts the row.
+	SkipRows bool `json:"skip_rows,omitempty"`
+	// DropParams are search parameters that are ignored, and absent from the self link; with DropSilently the self link
+	// shows them all the same. What the vendor demands counts as given.
+	DropParams   []string `json:"drop_params,omitempty"`
+	DropSilently bool     `json:"drop_silently,omitempty"`
 	// NextLoop makes every next link lead to the same page, without end.
 	NextLoop bool `json:"next_loop,omitempty"`
 	// NextOtherHost is the origin ("https://other.example") that next links lead to.
@@ -69,6 +82,14 @@ type Faults struct {
 	// 0 means any number of uses and 600 seconds.
 	PageExpiresAfterUses    int `json:"page_expires_after_uses,omitempty"`
 	PageExpiresAfterSeconds int `json:"page_expires_after_seconds,omitempty"`
+	// PageDepth is the offset past which a next link answers 400; 0 means the vendor's own: 10,000 for medplum, else none.
+	// Pages by _cursor have no depth.
+	PageDepth int `json:"page_depth,omitempty"`
+	// LateCommitSeconds makes a write to be seen only so much later, by reads and searches alike, and then with the
+	// meta.lastUpdated of when it was made, as a transaction does that commits late. LateCommitShare is the share of the
+	// resources whose writes are late, 0 to 1, always the same ones; 0 means all. After a restart late writes are seen.
+	LateCommitSeconds int     `json:"late_commit_seconds,omitempty"`
+	LateCommitShare   float64 `json:"late_commit_share,omitempty"`
 	// ClockSkewSeconds shifts the server's clock: the Date header and every meta.lastUpdated.
 	ClockSkewSeconds int `json:"clock_skew_seconds,omitempty"`
 
@@ -79,16 +100,31 @@ type Faults struct {
 	MaxTLS string `json:"max_tls,omitempty"`
 }
 
-// Throttle says when a FHIR request is answered with 429 and what Retry-After says.
+// Throttle says when a FHIR request is refused for being one too many, and how.
 type Throttle struct {
 	// EveryN throttles every Nth request; 0 none.
 	EveryN int `json:"every_n,omitempty"`
 	// PerSecond throttles what comes faster; 0 means no limit.
 	PerSecond float64 `json:"per_second,omitempty"`
+	// PerMinute refuses what comes after so many answered requests in the last sixty seconds; 0 means no limit. It counts
+	// every request, those for tokens, metadata and unknown addresses too: what proves a budget.
+	PerMinute int `json:"per_minute,omitempty"`
+	// Token makes EveryN and PerSecond count and throttle the token endpoint too.
+	Token bool `json:"token,omitempty"`
+	// Status is that of the answer: 429, which 0 means, or 503.
+	Status int `json:"status,omitempty"`
 	// RetryAfterSeconds is the value of Retry-After; 0 leaves the header out.
 	RetryAfterSeconds int `json:"retry_after_seconds,omitempty"`
 	// RetryAfterDate writes Retry-After as an HTTP-date (RFC 9110 §10.2.3).
 	RetryAfterDate bool `json:"retry_after_date,omitempty"`
+	// RetryAfterRaw is sent as it is instead: an epoch ("1764000000"), "-5", "soon", a date in the past.
+	RetryAfterRaw string `json:"retry_after_raw,omitempty"`
+}
+
+// verdict is what a request gets that is one too many.
+func (t Throttle) verdict(now time.Time) verdict {
+	after := cmp.Or(t.RetryAfterRaw, retryAfter(t.RetryAfterSeconds, t.RetryAfterDate, now))
+	return verdict{cmp.Or(t.Status, http.StatusTooManyRequests), after, true}
 }
 
 // FailNext makes the next Count requests fail with Status.
@@ -110,11 +146,8 @@ const (
 	certWrongHost   = "wrong-host"
 )
 
-// The modes of Faults.RequiredSearch.
-const (
-	modeEpic   = "epic"
-	modeOracle = "oracle"
-)
+// maxPerMinute bounds what Throttle.PerMinute must remember.
+const maxPerMinute = 1_000_000
 
 // Validate tells which knob has a value that means nothing.
 func (f Faults) Validate() error {
@@ -127,7 +160,9 @@ func (f Faults) Validate() error {
 	for name, n := range map[string]int{
 		"latency_ms": f.LatencyMS, "throttle.every_n": f.Throttle.EveryN,
 		"throttle.retry_after_seconds": f.Throttle.RetryAfterSeconds, "token_lifetime_seconds": f.TokenLifetimeSeconds,
+		"throttle.per_minute": f.Throttle.PerMinute, "token_dies_after_requests": f.TokenDiesAfterRequests,
 		"page_expires_after_uses": f.PageExpiresAfterUses, "page_expires_after_seconds": f.PageExpiresAfterSeconds,
+		"page_depth": f.PageDepth, "late_commit_seconds": f.LateCommitSeconds,
 	} {
 		check(n >= 0, name, "0 or more")
 	}
@@ -143,7 +178,17 @@ func (f Faults) Validate() error {
 	for _, n := range f.FailNext {
 		check(n.Count >= 0 && n.Status >= 400 && n.Status <= 599, "fail_next", "a count of 0 or more and a status from 400 to 599")
 	}
-	check(slices.Contains([]string{"", modeEpic, modeOracle}, f.RequiredSearch), "required_search", `"", "epic" or "oracle"`)
+	check(f.Throttle.PerMinute <= maxPerMinute, "throttle.per_minute", "at most 1000000")
+	check(slices.Contains([]int{0, http.StatusTooManyRequests, http.StatusServiceUnavailable}, f.Throttle.Status), "throttle.status", "429 or 503")
+	check(!strings.ContainsFunc(f.Throttle.RetryAfterRaw, unicode.IsControl), "throttle.retry_after_raw", "one line of text")
+	check(share(f.LateCommitShare), "late_commit_share", "between 0 and 1")
+	check(f.LateCommitSeconds > 0 || f.LateCommitShare == 0, "late_commit_share", "set together with late_commit_seconds")
+	check(!slices.Contains(f.DropParams, ""), "drop_params", "names of search parameters")
+	check(len(f.DropParams) > 0 || !f.DropSilently, "drop_silently", "set together with drop_params")
+	for _, p := range f.Poison {
+		typ, id, _ := strings.Cut(p, "/")
+		check(typ != "" && id != "", "poison", "resources such as Observation/42")
+	}
 	check(slices.Contains([]string{"", certExpired, certNotYetValid, certSelfSigned, certWrongHost}, f.Certificate),
 		"certificate", `"", "expired", "not-yet-valid", "self-signed" or "wrong-host"`)
 	check(f.MaxTLS == "" || f.MaxTLS == "1.1", "max_tls", `"" or "1.1"`)
@@ -164,11 +209,18 @@ func (f Faults) share(typ string) float64 {
 	return f.Malformed["*"]
 }
 
-// breaks tells whether a resource is one of those that are served invalid. It depends on the resource alone, so that
-// two reads agree.
-func (f Faults) breaks(typ, id string) bool {
-	share := f.share(typ)
-	return share > 0 && float64(hashOf(typ, id)) < share*math.MaxUint32
+// lateBy is how long a write of the resource stays unseen.
+func (f Faults) lateBy(typ, id string) time.Duration {
+	if f.LateCommitShare > 0 && !breaks(f.LateCommitShare, id, typ) {
+		return 0
+	}
+	return time.Duration(f.LateCommitSeconds) * time.Second
+}
+
+// breaks tells whether a resource is one of a share that are treated in another way. It depends on the resource alone,
+// so that two reads agree.
+func breaks(share float64, typ, id string) bool {
+	return float64(hashOf(typ, id)) < share*math.MaxUint32
 }
 
 func hashOf(typ, id string) uint32 {
@@ -189,6 +241,7 @@ type faultBoard struct {
 	faults  Faults
 	seen    int // FHIR requests since the knobs were last set, for Throttle.EveryN
 	limiter *rate.Limiter
+	minute  []time.Time // when requests were admitted, the last Throttle.PerMinute of them
 	dice    *rand.Rand
 }
 
@@ -215,7 +268,7 @@ func (b *faultBoard) put(f Faults) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.faults, b.seen = f, 0
+	b.faults, b.seen, b.minute = f, 0, nil
 	b.limiter = rate.NewLimiter(limit, max(1, int(f.Throttle.PerSecond)))
 }
 
@@ -223,6 +276,25 @@ func (b *faultBoard) put(f Faults) {
 type verdict struct {
 	status     int
 	retryAfter string
+	throttled  bool
+}
+
+// admit counts a request and tells whether it is within Throttle.PerMinute.
+func (b *faultBoard) admit(now time.Time) verdict {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	limit := b.faults.Throttle.PerMinute
+	if limit == 0 {
+		return verdict{}
+	}
+	if len(b.minute) == limit && now.Sub(b.minute[0]) < time.Minute {
+		return b.faults.Throttle.verdict(now)
+	}
+	if len(b.minute) == limit {
+		b.minute = b.minute[1:]
+	}
+	b.minute = append(b.minute, now)
+	return verdict{}
 }
 
 // judge decides about a request. what is a resource type, "metadata", "smart-configuration", "token" or "".
@@ -233,19 +305,18 @@ func (b *faultBoard) judge(what string, now time.Time) verdict {
 		n := &b.faults.FailNext[i]
 		if n.Count > 0 && (n.Type == what || n.Type == "" && what != kindToken) {
 			n.Count--
-			return verdict{n.Status, retryAfter(n.RetryAfterSeconds, false, now)}
+			return verdict{n.Status, retryAfter(n.RetryAfterSeconds, false, now), n.Status == http.StatusTooManyRequests}
 		}
 	}
-	if what == kindToken {
-		return verdict{}
-	}
 	t := b.faults.Throttle
-	b.seen++
-	if t.EveryN > 0 && b.seen%t.EveryN == 0 || t.PerSecond > 0 && !b.limiter.AllowN(now, 1) {
-		return verdict{429, retryAfter(t.RetryAfterSeconds, t.RetryAfterDate, now)}
+	if what != kindToken || t.Token {
+		b.seen++
+		if t.EveryN > 0 && b.seen%t.EveryN == 0 || t.PerSecond > 0 && !b.limiter.AllowN(now, 1) {
+			return t.verdict(now)
+		}
 	}
-	if b.faults.ErrorRate > 0 && b.dice.Float64() < b.faults.ErrorRate {
-		return verdict{500, ""}
+	if what != kindToken && b.faults.ErrorRate > 0 && b.dice.Float64() < b.faults.ErrorRate {
+		return verdict{status: http.StatusInternalServerError}
 	}
 	return verdict{}
 }

@@ -186,71 +186,6 @@ func TestAuthorizationKnobs(t *testing.T) {
 	require.Equal(t, http.StatusOK, fetch(t, s, "/Patient").status, "a new one is good")
 }
 
-// DOMAIN §0.1, §0.2, §2: what Epic demands and leaves out.
-func TestEpic(t *testing.T) {
-	t.Parallel()
-	s := hospital(t)
-	knobs(t, s, Faults{RequiredSearch: "epic"})
-	tests := []struct {
-		query  string
-		status int
-	}{
-		{"Patient", 400},
-		{"Patient?_id=p1", 200},
-		{"Patient?identifier=007", 200},
-		{"Observation", 400},
-		{"Observation?_lastUpdated=ge2024", 400},
-		{"Observation?patient=p1", 400},
-		{"Observation?patient=p1&category=laboratory", 200},
-		{"Observation?patient=p1&code=4548-4", 200},
-		{"Observation?subject:Patient=p1&category=laboratory", 200},
-		{"Observation?_id=o1", 200},
-		{"AllergyIntolerance", 400},
-		{"AllergyIntolerance?patient=p1", 200},
-	}
-	for _, tt := range tests {
-		r := fetch(t, s, "/"+tt.query)
-		require.Equal(t, tt.status, r.status, tt.query)
-		if tt.status == 400 {
-			require.Equal(t, "required", r.issue(t), tt.query)
-		}
-	}
-	// _lastUpdated is not offered: ignored, and missing from the self link.
-	r := fetch(t, s, "/Observation?patient=p1&category=laboratory&_lastUpdated=gt2030")
-	require.Equal(t, []string{"o1", "o3"}, r.ids(t))
-	require.NotContains(t, r.link(t, "self"), "_lastUpdated")
-	require.Equal(t, 2, *r.bundle(t).Total)
-	last := r.bundle(t).Entry[2]
-	require.Equal(t, "outcome", last.Search.Mode, "Epic always adds an OperationOutcome")
-	require.Equal(t, "OperationOutcome", last.Resource.ResourceType)
-	require.NotContains(t, capabilities(t, fetch(t, s, "/metadata"))["Observation"], "_lastUpdated")
-	// Neither versions nor times.
-	read := fetch(t, s, "/Patient/p1")
-	require.NotContains(t, string(read.raw), "versionId")
-	require.NotContains(t, string(read.raw), "lastUpdated")
-	require.Empty(t, read.header.Get("ETag"))
-}
-
-// DOMAIN §0.1, §2: what Oracle Health (Cerner) demands.
-func TestOracle(t *testing.T) {
-	t.Parallel()
-	s := start(t, Config{Patients: 1, Resources: 600})
-	patient := s.store.first("Patient")
-	knobs(t, s, Faults{RequiredSearch: "oracle"})
-	for query, status := range map[string]int{
-		"Observation": 400, "Observation?_lastUpdated=ge2024": 400, "Observation?patient=" + patient: 200,
-		"Observation?subject=Patient/" + patient: 200, "Patient": 400, "Patient?_id=" + patient: 200, "Organization": 200,
-	} {
-		require.Equal(t, status, fetch(t, s, "/"+query).status, query)
-	}
-	r := fetch(t, s, "/Observation?patient="+patient+"&_count=500&_lastUpdated=ge2024&_sort=_lastUpdated")
-	require.Len(t, r.bundle(t).Entry, 200, "at most 200 a page")
-	require.NotContains(t, r.link(t, "self"), "_sort")
-	require.Contains(t, r.link(t, "self"), "_lastUpdated")
-	require.Greater(t, r.bundle(t).Entry[0].Resource.Meta.LastUpdated, r.bundle(t).Entry[199].Resource.Meta.LastUpdated, "the latest first")
-	require.Len(t, fetch(t, s, "/Observation?patient="+patient).bundle(t).Entry, 50)
-}
-
 func TestMetadataKnobs(t *testing.T) {
 	t.Parallel()
 	s := hospital(t)
@@ -389,7 +324,18 @@ func TestFaultsValidate(t *testing.T) {
 		{LatencyMS: -1},
 		{ErrorRate: 1.5},
 		{Malformed: map[string]float64{"*": -1}},
-		{RequiredSearch: "cerner"},
+		{Poison: []string{"Observation"}},
+		{Throttle: Throttle{PerMinute: -1}},
+		{Throttle: Throttle{PerMinute: 2_000_000}},
+		{Throttle: Throttle{Status: 500}},
+		{Throttle: Throttle{RetryAfterRaw: "1\r\nX: y"}},
+		{DropParams: []string{""}},
+		{DropSilently: true},
+		{PageDepth: -1},
+		{TokenDiesAfterRequests: -1},
+		{LateCommitSeconds: -1},
+		{LateCommitShare: 0.5},
+		{LateCommitSeconds: 1, LateCommitShare: 2},
 		{Certificate: "bad"},
 		{MaxTLS: "1.0"},
 		{NextOtherHost: "other"},

@@ -46,6 +46,7 @@ type problem struct {
 	allow      string // Allow
 	retryAfter string // Retry-After
 	etag       string
+	empty      bool // no body at all
 }
 
 func fail(status int, code, text string) *problem {
@@ -59,6 +60,10 @@ func (p *problem) write(w http.ResponseWriter) {
 		if value != "" {
 			w.Header().Set(name, value)
 		}
+	}
+	if p.empty {
+		w.WriteHeader(p.status)
+		return
 	}
 	writeJSON(w, fhirJSON, p.status, outcome(p.severity, p.code, p.text))
 }
@@ -76,11 +81,14 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("/oauth/token", s.token)
 	mux.HandleFunc("GET /fhir/.well-known/smart-configuration", s.smartConfiguration)
 	mux.HandleFunc("GET /fhir/metadata", s.metadata)
-	mux.HandleFunc("GET /fhir/{type}/{id}/_history/{version}", s.guarded("r", s.readVersion))
-	mux.HandleFunc("GET /fhir/{type}/{id}/_history", s.guarded("r", s.history))
+	if !s.vendor.hidesVersions {
+		mux.HandleFunc("GET /fhir/{type}/{id}/_history/{version}", s.guarded("r", s.readVersion))
+		mux.HandleFunc("GET /fhir/{type}/{id}/_history", s.guarded("r", s.history))
+	}
 	mux.HandleFunc("GET /fhir/{type}/{id}", s.guarded("r", s.read))
 	mux.HandleFunc("GET /fhir/{type}", s.guarded("s", s.search))
 	mux.HandleFunc("POST /fhir/{type}/_search", s.guarded("s", s.search))
+	mux.HandleFunc("POST /fhir/{type}/$match", s.guarded("s", s.match))
 	mux.HandleFunc("GET /fhir", s.guarded("", s.page))
 	mux.HandleFunc("GET /fhir/{$}", s.guarded("", s.page))
 	mux.HandleFunc("/", nothingHere)
@@ -110,13 +118,18 @@ func (s *Server) hinder(w http.ResponseWriter, what string) bool {
 	if v.status == 0 {
 		return false
 	}
+	v.problem().write(w)
+	return true
+}
+
+// problem is the answer to a request that the knobs refuse.
+func (v verdict) problem() *problem {
 	p := fail(v.status, codeTransient, "The sandbox was told to fail this request")
-	if v.status == http.StatusTooManyRequests {
+	if v.throttled {
 		p.code, p.text = codeThrottled, "Too many requests; wait as Retry-After says"
 	}
 	p.retryAfter = v.retryAfter
-	p.write(w)
-	return true
+	return p
 }
 
 // handler answers an authorized request.
@@ -129,7 +142,7 @@ func (s *Server) guarded(permission string, h handler) http.HandlerFunc {
 		typ := r.PathValue("type")
 		about := typ
 		if typ == "" {
-			about = s.pages.typeOf(r.URL.Query().Get(pageParam))
+			about = s.pages.typeOf(askedPage(r.URL.Query()))
 		}
 		if s.hinder(w, about) {
 			return
@@ -141,12 +154,17 @@ func (s *Server) guarded(permission string, h handler) http.HandlerFunc {
 }
 
 func (s *Server) check(w http.ResponseWriter, r *http.Request, typ, permission string, h handler) *problem {
-	if p := acceptable(r); p != nil {
+	if p := s.acceptable(r); p != nil {
 		return p
 	}
 	g, p := s.authorize(r)
 	if p != nil {
 		return p
+	}
+	if s.vendor.demandsOfAll != nil {
+		if p := s.vendor.demandsOfAll(r); p != nil {
+			return p
+		}
 	}
 	if typ != "" {
 		if p := s.typeAllowed(g, typ, permission); p != nil {
@@ -158,19 +176,28 @@ func (s *Server) check(w http.ResponseWriter, r *http.Request, typ, permission s
 
 // typeAllowed tells whether a type is served at all, refused by a knob, or outside the grant.
 func (s *Server) typeAllowed(g grant, typ, permission string) *problem {
-	if !slices.Contains(s.servedTypes(), typ) {
+	if !s.serves(typ) {
 		return fail(http.StatusNotFound, codeNotSupported, "The server does not serve this resource type; see metadata")
 	}
 	if slices.Contains(s.faults.get().RefuseTypes, typ) {
+		if s.vendor.uncovered != nil {
+			return s.vendor.uncovered(typ, permission)
+		}
 		p := fail(http.StatusForbidden, codeForbidden, "The client may not use this resource type")
 		p.challenge = `Bearer realm="sandbox", error="insufficient_scope"`
 		return p
 	}
-	return g.may(typ, permission)
+	if g.allows(typ, permission) {
+		return nil
+	}
+	if s.vendor.uncovered != nil {
+		return s.vendor.uncovered(typ, permission)
+	}
+	return insufficientScope(typ, permission)
 }
 
 // acceptable tells whether the client takes FHIR JSON (R4 §3.1.0.1.11: _format overrides Accept).
-func acceptable(r *http.Request) *problem {
+func (s *Server) acceptable(r *http.Request) *problem {
 	p := fail(http.StatusNotAcceptable, codeNotSupported, "The sandbox answers application/fhir+json in FHIR version 4.0 only")
 	if format := r.URL.Query().Get("_format"); format != "" {
 		if !isJSON(strings.ReplaceAll(format, " ", "+")) {
@@ -179,6 +206,15 @@ func acceptable(r *http.Request) *problem {
 		return nil
 	}
 	ranges := strings.Split(strings.Join(r.Header.Values("Accept"), ","), ",")
+	if s.vendor.fhirOnly {
+		if slices.ContainsFunc(ranges, func(one string) bool {
+			t, _, err := mime.ParseMediaType(one)
+			return err == nil && t == "application/fhir+json"
+		}) {
+			return nil
+		}
+		return p
+	}
 	empty := true
 	for _, part := range ranges {
 		if strings.TrimSpace(part) == "" {
@@ -238,23 +274,25 @@ func (s *Server) readVersion(w http.ResponseWriter, r *http.Request, _ grant) *p
 func (s *Server) writeResource(w http.ResponseWriter, typ, id string, v version) *problem {
 	f := s.faults.get()
 	if v.deleted {
+		if s.vendor.gone() == http.StatusNotFound {
+			return fail(http.StatusNotFound, codeNotFound, "The server has no such resource")
+		}
 		p := fail(http.StatusGone, codeDeleted, "The resource was deleted")
-		p.etag = etag(v)
+		p.etag = etag(&v)
 		return p
 	}
 	if slices.Contains(f.Poison, typ+"/"+id) {
 		return poisoned()
 	}
-	raw, err := s.served(f, typ, id, v)
+	raw, err := s.rendering(f, typ)(id, &v)
 	if err != nil {
 		return broken(err)
 	}
-	if f.RequiredSearch != modeEpic { // Epic has no versions (DOMAIN §0.2, §6)
-		w.Header().Set("ETag", etag(v))
+	if !s.vendor.hidesVersions {
+		w.Header().Set("ETag", etag(&v))
 		w.Header().Set("Last-Modified", v.updatedAt().Add(f.skew()).Format(http.TimeFormat))
 	}
 	w.Header().Set("Content-Type", fhirJSON)
-	//nolint:gosec // G705: JSON under its own media type, no page
 	_, _ = w.Write(raw) // a client that is gone cannot be told
 	return nil
 }
@@ -271,7 +309,7 @@ func broken(err error) *problem {
 }
 
 // etag is the weak tag of a version (R4 §3.1.0.1.3).
-func etag(v version) string { return `W/"` + v.id + `"` }
+func etag(v *version) string { return `W/"` + v.id + `"` }
 
 // history is the history of one resource, the newest version first (R4 §3.1.0.8).
 func (s *Server) history(w http.ResponseWriter, r *http.Request, _ grant) *problem {
@@ -281,11 +319,11 @@ func (s *Server) history(w http.ResponseWriter, r *http.Request, _ grant) *probl
 		return fail(http.StatusNotFound, codeNotFound, "The server has no such resource")
 	}
 	f := s.faults.get()
-	var b bundle
-	b.begin("history")
+	b := newBundle("history", new(bytes.Buffer))
 	b.total(len(versions))
 	b.link("self", s.base(r)+"/"+typ+"/"+id+"/_history")
-	for i, v := range slices.Backward(versions) {
+	for i := len(versions) - 1; i >= 0; i-- {
+		v := &versions[i]
 		method, status := http.MethodPut, "200 OK"
 		switch {
 		case v.deleted:
@@ -296,7 +334,7 @@ func (s *Server) history(w http.ResponseWriter, r *http.Request, _ grant) *probl
 		var raw []byte
 		if !v.deleted {
 			var err error
-			if raw, err = s.served(f, typ, id, v); err != nil {
+			if raw, err = s.rendering(f, typ)(id, v); err != nil {
 				return broken(err)
 			}
 		}
@@ -311,43 +349,41 @@ func (s *Server) history(w http.ResponseWriter, r *http.Request, _ grant) *probl
 	return nil
 }
 
-// served gives a resource as it goes out: the knobs that change content are applied here.
-func (s *Server) served(f Faults, typ, id string, v version) ([]byte, error) {
-	raw, err := s.store.vault.get(v.place)
-	if err != nil {
-		return nil, err
+// rendering gives what makes the resources of a type as they go out: the knobs that change content are applied here.
+// Without any, they go out as they lie in the vault. What it gives must not be changed.
+func (s *Server) rendering(f Faults, typ string) func(id string, v *version) ([]byte, error) {
+	share := f.share(typ)
+	largest := ""
+	if f.Oversize[typ] > 0 {
+		largest = s.store.first(typ)
 	}
-	if f.ClockSkewSeconds != 0 {
-		meta := set(get(raw, "meta"), "lastUpdated", quote(formatInstant(v.updatedAt().Add(f.skew()))))
-		raw = set(raw, "meta", meta)
-	}
-	if f.RequiredSearch == modeEpic {
-		if meta := drop(drop(get(raw, "meta"), "versionId"), "lastUpdated"); len(members(meta)) == 0 {
-			raw = drop(raw, "meta")
-		} else {
+	skewed := f.ClockSkewSeconds != 0 && !s.vendor.hidesVersions
+	return func(id string, v *version) ([]byte, error) {
+		raw, err := s.store.vault.get(v.place)
+		if err != nil {
+			return nil, err
+		}
+		if skewed {
+			meta := set(get(raw, "meta"), "lastUpdated", quote(formatInstant(v.updatedAt().Add(f.skew()))))
 			raw = set(raw, "meta", meta)
 		}
+		if share > 0 && breaks(share, typ, id) {
+			raw = malform(typ, id, raw)
+		}
+		if len(f.Oversize) == 0 {
+			return raw, nil
+		}
+		n := f.Oversize[typ+"/"+id]
+		if n == 0 && id == largest {
+			n = f.Oversize[typ]
+		}
+		if n > 0 {
+			const before, after = `{"status":"generated","div":"<div xmlns=\"http://www.w3.org/1999/xhtml\">`, `</div>"}`
+			text := slices.Concat([]byte(before), bytes.Repeat([]byte("x"), n), []byte(after))
+			raw = set(raw, "text", text, "meta", "id", "resourceType")
+		}
+		return raw, nil
 	}
-	if f.breaks(typ, id) {
-		raw = malform(typ, id, raw)
-	}
-	if n := s.oversize(f, typ, id); n > 0 {
-		const before, after = `{"status":"generated","div":"<div xmlns=\"http://www.w3.org/1999/xhtml\">`, `</div>"}`
-		text := slices.Concat([]byte(before), bytes.Repeat([]byte("x"), n), []byte(after))
-		raw = set(raw, "text", text, "meta", "id", "resourceType")
-	}
-	return raw, nil
-}
-
-// oversize gives how many bytes of narrative the resource gets, 0 for none.
-func (s *Server) oversize(f Faults, typ, id string) int {
-	if n := f.Oversize[typ+"/"+id]; n > 0 {
-		return n
-	}
-	if n := f.Oversize[typ]; n > 0 && id == s.store.first(typ) {
-		return n
-	}
-	return 0
 }
 
 // malform gives the resource with a required element missing or a primitive of the wrong form.

@@ -155,13 +155,13 @@ func TestMetadata(t *testing.T) {
 	require.Equal(t, "4.0.1", r.get(t, "fhirVersion"))
 	require.Equal(t, "instance", r.get(t, "kind"))
 	resources := capabilities(t, r)
-	require.Equal(t, []string{"_id", "_lastUpdated", "category", "code", "identifier", "patient", "subject"}, resources["Observation"])
-	require.Equal(t, []string{"_id", "_lastUpdated", "identifier"}, resources["Patient"])
+	require.Equal(t, []string{"_id", "_lastUpdated", "category", "code", "date", "identifier", "patient", "subject"}, resources["Observation"])
+	require.Equal(t, []string{"_id", "_lastUpdated", "birthdate", "family", "gender", "given", "identifier"}, resources["Patient"])
 	require.Contains(t, resources, "Encounter", "a type without data yet is offered all the same")
 	for typ, params := range resources {
 		for _, name := range params {
 			value := "x"
-			if name == "_lastUpdated" {
+			if name == "_lastUpdated" || name == "date" || name == "birthdate" {
 				value = "2024"
 			}
 			r := fetch(t, s, "/"+typ+"?"+name+"="+value, "Prefer", "handling=strict")

@@ -223,7 +223,7 @@ func (l *folderLoader) entryWithoutResource(d document, entry span) {
 	request := get(d.raw(entry), "request")
 	if getText(request, "method") == "DELETE" {
 		typ, id, _ := strings.Cut(localReference(getText(request, "url")), "/")
-		if l.store.forget(typ, id) {
+		if l.store.forget(typ, l.store.servedID(typ, id)) {
 			return
 		}
 	}
@@ -242,11 +242,12 @@ func (l *folderLoader) resource(d document, at span, fullURL string) error {
 		h.id = idFor(h.typ, fullURL, raw)
 		raw = set(raw, "id", quote(h.id), "resourceType")
 	}
+	key := h.typ + "/" + l.store.servedID(h.typ, h.id)
 	if strings.HasPrefix(fullURL, "urn:") {
-		l.fullURLs[fullURL] = h.typ + "/" + h.id
+		l.fullURLs[fullURL] = key
 	}
 	if bytes.Contains(raw, []byte(`"urn:`)) {
-		l.pending[h.typ+"/"+h.id] = struct{}{}
+		l.pending[key] = struct{}{}
 	}
 	replaced, err := l.store.load(raw, l.base, folderStep)
 	if err != nil {

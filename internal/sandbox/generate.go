@@ -64,17 +64,25 @@ func generate(ctx context.Context, s *store, seed uint64, patients, resources in
 		p := newPerson(seed, i, patients)
 		people = append(people, p)
 		g.add(p.patient())
-		for _, records := range []func(*person) []obj{encounters, allergies, medications, vitals, labs, consents} {
+		for _, records := range []func(*person) []obj{encounters, allergies, medications, vitals, labs, consents, surveys} {
 			for _, resource := range records(p) {
 				g.add(resource)
 			}
 		}
 	}
-	for i := 0; s.count < resources && len(people) > 0; i++ {
-		if ctx.Err() != nil {
-			return fmt.Errorf("generating observations: %w", ctx.Err())
+	// A patient's stand together: who reads patient by patient reads few blocks of the vault.
+	missing := max(0, resources-s.count)
+	for i, p := range people {
+		n := missing / len(people)
+		if i < missing%len(people) {
+			n++
 		}
-		g.add(people[i%len(people)].routineLab(i / len(people)))
+		for k := range n {
+			if k%1000 == 0 && ctx.Err() != nil {
+				return fmt.Errorf("generating observations: %w", ctx.Err())
+			}
+			g.add(p.routine(k))
+		}
 	}
 	return g.err
 }

@@ -79,6 +79,37 @@ func (p *person) routineLab(n int) obj {
 	return p.numeric(all[n%len(all)], p.past(n))
 }
 
+// routine makes the nth of a long series of Observations: laboratory results, and of every eight one vital sign, one
+// answer to a survey and one of social history.
+func (p *person) routine(n int) obj {
+	switch n % 8 {
+	case 3:
+		return append(p.observation("vital-signs", concept(sysLOINC, "8867-4", "Heart rate"), p.past(n)),
+			field{"valueQuantity", quantity(decimal(58+p.r.Float64()*40, 0), "beats/minute", "/min")})
+	case 5:
+		return p.survey(n)
+	case 7:
+		return append(p.observation("social-history", concept(sysLOINC, "74013-4", "Alcoholic drinks per drinking day"), p.past(n)),
+			field{"valueQuantity", quantity(decimal(p.r.Float64()*5, 0), "{drinks}/d", "{drinks}/d")})
+	default:
+		return p.routineLab(n)
+	}
+}
+
+// survey makes the score of a questionnaire.
+func (p *person) survey(n int) obj {
+	return append(p.observation("survey", concept(sysLOINC, "55758-7", "Patient Health Questionnaire 2 item (PHQ-2) total score"), p.past(n)),
+		field{"valueQuantity", quantity(decimal(p.r.Float64()*6, 0), "{score}", "{score}")})
+}
+
+// surveys makes the answers of every third patient.
+func surveys(p *person) []obj {
+	if p.n%3 != 0 {
+		return nil
+	}
+	return []obj{p.survey(0)}
+}
+
 // labs makes the results of a patient: the usual ones, and for some one of the traps (DOMAIN §6).
 func labs(p *person) []obj {
 	var out []obj

@@ -7,7 +7,7 @@ func (s *Server) metadata(w http.ResponseWriter, r *http.Request) {
 	if s.hinder(w, kindMetadata) {
 		return
 	}
-	if p := acceptable(r); p != nil {
+	if p := s.acceptable(r); p != nil {
 		p.write(w)
 		return
 	}
@@ -22,25 +22,38 @@ func (s *Server) capabilities(r *http.Request) obj {
 	}
 	var resources list
 	for _, typ := range s.servedTypes() {
-		var params list
-		for _, name := range offered(typ, f) {
-			params = append(params, obj{{"name", name}, {"type", paramType(name)}})
-		}
+		interactions := list{obj{{"code", "read"}}}
 		versioning := "versioned"
-		interactions := list{obj{{"code", "read"}}, obj{{"code", "search-type"}}}
-		if f.RequiredSearch == modeEpic {
+		if s.vendor.hidesVersions {
 			versioning = "no-version"
 		} else {
 			interactions = append(interactions, obj{{"code", "vread"}}, obj{{"code", "history-instance"}})
 		}
-		resources = append(resources, obj{
+		var params list
+		for _, name := range s.vendor.offered(typ) {
+			shown := name
+			if name == "_lastUpdated" && s.vendor.spellsLower {
+				shown = "_lastupdated"
+			}
+			params = append(params, obj{{"name", shown}, {"type", paramType(name)}})
+		}
+		resource := obj{
 			{"type", typ},
 			{"interaction", interactions},
 			{"versioning", versioning},
-			{"readHistory", f.RequiredSearch != modeEpic},
+			{"readHistory", !s.vendor.hidesVersions},
 			{"conditionalCreate", false},
-			{"searchParam", params},
-		})
+		}
+		if typ != groupType {
+			resource = resource.with("interaction", append(interactions, obj{{"code", "search-type"}}))
+			resource = append(resource, field{"searchParam", params})
+		}
+		if typ == "Patient" && s.vendor.nearPatients {
+			resource = append(resource, field{"operation", list{obj{
+				{"name", "match"}, {"definition", "http://hl7.org/fhir/OperationDefinition/Patient-match"},
+			}}})
+		}
+		resources = append(resources, resource)
 	}
 	security := obj{
 		{"extension", list{obj{
@@ -57,7 +70,7 @@ func (s *Server) capabilities(r *http.Request) obj {
 		{"date", "2026-01-01"},
 		{"publisher", "Cura"},
 		{"kind", "instance"},
-		{"software", obj{{"name", "Cura sandbox EHR"}}},
+		{"software", obj{{"name", s.vendor.software}}},
 		{"implementation", obj{{"description", "An EHR to rehearse on"}, {"url", s.base(r)}}},
 		{"fhirVersion", fhirVersion},
 		{"format", list{"json", "application/fhir+json"}},
@@ -68,8 +81,10 @@ func (s *Server) capabilities(r *http.Request) obj {
 // paramType is the type of a search parameter (R4 §3.1.1.4).
 func paramType(name string) string {
 	switch name {
-	case "_lastUpdated":
+	case "_lastUpdated", "date", "birthdate":
 		return "date"
+	case "family", "given":
+		return "string"
 	case "patient", "subject":
 		return "reference"
 	default:

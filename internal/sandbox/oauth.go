@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"crypto/subtle"
 	"encoding/json"
 	"mime"
@@ -57,6 +58,7 @@ type grant struct {
 	client  string
 	scopes  []scope
 	expires time.Time
+	uses    int
 }
 
 func (g grant) allows(typ, permission string) bool {
@@ -68,7 +70,7 @@ func (g grant) allows(typ, permission string) bool {
 // tokens are the access tokens given out. It is safe for concurrent use.
 type tokens struct {
 	mu     sync.Mutex
-	grants map[string]grant
+	grants map[string]*grant
 }
 
 func (t *tokens) give(g grant, now time.Time) string {
@@ -80,15 +82,20 @@ func (t *tokens) give(g grant, now time.Time) string {
 		}
 	}
 	token := randomText() + randomText()
-	t.grants[token] = g
+	t.grants[token] = &g
 	return token
 }
 
-func (t *tokens) find(token string, now time.Time) (grant, bool) {
+// find gives the grant of a token and counts a use of it; most is how many uses it is good for, 0: any number.
+func (t *tokens) find(token string, most int, now time.Time) (grant, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	g, ok := t.grants[token]
-	return g, ok && now.Before(g.expires)
+	if !ok || !now.Before(g.expires) || most > 0 && g.uses >= most {
+		return grant{}, false
+	}
+	g.uses++
+	return *g, true
 }
 
 func (t *tokens) revokeAll() {
@@ -116,10 +123,7 @@ type tokenError struct {
 func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 	f := s.faults.get()
 	if v := s.faults.judge(kindToken, s.now()); v.status != 0 {
-		if v.retryAfter != "" {
-			w.Header().Set("Retry-After", v.retryAfter)
-		}
-		writeJSON(w, "application/json", v.status, tokenError{"temporarily_unavailable", "The server cannot answer now; try again later"})
+		refuseToken(w, v)
 		return
 	}
 	refuse := func(status int, code, description string) {
@@ -151,25 +155,37 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 		refuse(http.StatusBadRequest, "unsupported_grant_type", "Only client_credentials is offered")
 		return
 	}
-	asked := r.PostForm.Get("scope")
-	if asked == "" {
-		asked = defaultScopes
-	}
-	if f.GrantedScopes != "" {
-		asked = f.GrantedScopes
-	}
-	scopes, granted := parseScopes(asked)
+	scopes, granted := s.granted(r.PostForm.Get("scope"), f)
 	if len(scopes) == 0 {
 		refuse(http.StatusBadRequest, "invalid_scope", "None of the scopes can be granted; ask for scopes such as system/Patient.rs")
 		return
 	}
-	life := f.TokenLifetimeSeconds
-	if life == 0 {
-		life = defaultTokenLife
-	}
+	life := cmp.Or(f.TokenLifetimeSeconds, s.vendor.tokenLife, defaultTokenLife)
 	now := s.now()
-	token := s.tokens.give(grant{id, scopes, now.Add(time.Duration(life) * time.Second)}, now)
+	token := s.tokens.give(grant{client: id, scopes: scopes, expires: now.Add(time.Duration(life) * time.Second)}, now)
 	writeJSON(w, "application/json", http.StatusOK, tokenResponse{token, "Bearer", life, granted})
+}
+
+// refuseToken answers a token request that the knobs refuse.
+func refuseToken(w http.ResponseWriter, v verdict) {
+	if v.retryAfter != "" {
+		w.Header().Set("Retry-After", v.retryAfter)
+	}
+	writeJSON(w, "application/json", v.status, tokenError{"temporarily_unavailable", "The server cannot answer now; try again later"})
+}
+
+// granted gives the scopes for a token request, as the knobs, the vendor or R4 have it.
+func (s *Server) granted(asked string, f Faults) ([]scope, string) {
+	switch {
+	case f.GrantedScopes != "":
+		return parseScopes(f.GrantedScopes)
+	case s.vendor.grants != nil:
+		return s.vendor.grants(asked, slices.DeleteFunc(s.servedTypes(), func(typ string) bool {
+			return slices.Contains(f.RefuseTypes, typ)
+		}))
+	default:
+		return parseScopes(cmp.Or(asked, defaultScopes))
+	}
 }
 
 // authenticate gives the client that the request proves to be. A client that uses both ways at once is refused
@@ -200,8 +216,9 @@ func (s *Server) authorize(r *http.Request) (grant, *problem) {
 		p.challenge = `Bearer realm="sandbox"` // RFC 6750 §3.1: no error code when no token was sent
 		return grant{}, p
 	}
-	g, ok := s.tokens.find(strings.TrimSpace(token), s.now())
-	if !ok || s.faults.get().RevokedClient {
+	f := s.faults.get()
+	g, ok := s.tokens.find(strings.TrimSpace(token), f.TokenDiesAfterRequests, s.now())
+	if !ok || f.RevokedClient {
 		p := fail(http.StatusUnauthorized, codeLogin, "The access token is unknown, expired or revoked")
 		p.challenge = `Bearer realm="sandbox", error="invalid_token", error_description="The access token is unknown, expired or revoked"`
 		return grant{}, p
@@ -209,11 +226,8 @@ func (s *Server) authorize(r *http.Request) (grant, *problem) {
 	return g, nil
 }
 
-// may tells whether the grant covers a type (RFC 6750 §3.1 insufficient_scope).
-func (g grant) may(typ, permission string) *problem {
-	if g.allows(typ, permission) {
-		return nil
-	}
+// insufficientScope tells that the grant does not cover a type (RFC 6750 §3.1 insufficient_scope).
+func insufficientScope(typ, permission string) *problem {
 	p := fail(http.StatusForbidden, codeForbidden, "The scopes of the access token do not cover this resource type")
 	p.challenge = `Bearer realm="sandbox", error="insufficient_scope", scope="system/` + typ + "." + permission + `"`
 	return p

@@ -30,6 +30,10 @@ const DefaultClientID = "cura-sync"
 
 // Config says what a sandbox serves and where.
 type Config struct {
+	// Vendor is whose manners the server has, one of Vendors; "" is a general FHIR store.
+	Vendor string
+	// Group are the members of the Group RosterGroup, by their ids as served; nil: all patients but every tenth.
+	Group []string
 	// Addr is the host:port to listen on; "" means 127.0.0.1:0, and port 0 a free one.
 	Addr string
 	// ControlAddr is the host:port of the control endpoint; "" means 127.0.0.1:0. It must be a loopback address.
@@ -43,7 +47,8 @@ type Config struct {
 	Seed uint64
 	// Patients is how many patients are generated; 0 means 40.
 	Patients int
-	// Resources, when it is more than the patients have, adds laboratory Observations until so many resources are there.
+	// Resources, when it is more than the patients have, adds Observations until so many resources are there, the Group
+	// apart. A million of them rest compressed in about half a gigabyte of memory.
 	Resources int
 	// Insecure serves plain http, on a loopback address only, instead of TLS.
 	Insecure bool
@@ -57,6 +62,7 @@ type Config struct {
 
 // Server is a running sandbox EHR. All methods are safe for concurrent use.
 type Server struct {
+	vendor    *vendor
 	now       func() time.Time
 	insecure  bool
 	clients   map[string]string
@@ -65,6 +71,7 @@ type Server struct {
 	faults    *faultBoard
 	tokens    *tokens
 	pages     *pageTable
+	buffers   entryBuffers
 	requests  requestLog
 	problems  []string
 
@@ -109,14 +116,18 @@ func build(ctx context.Context, cfg Config) (*Server, error) {
 	if cfg.Patients < 0 || cfg.Resources < 0 {
 		return nil, errors.New("the numbers of patients and resources must be 0 or more")
 	}
-	s := &Server{
-		now: cfg.Now, insecure: cfg.Insecure, clients: maps.Clone(cfg.Clients),
-		faults: newFaultBoard(cfg.Faults, cfg.Seed), tokens: &tokens{grants: map[string]grant{}}, pages: newPageTable(),
+	manners, err := vendorNamed(cfg.Vendor)
+	if err != nil {
+		return nil, err
 	}
-	var err error
+	s := &Server{
+		vendor: manners, now: cfg.Now, insecure: cfg.Insecure, clients: maps.Clone(cfg.Clients),
+		faults: newFaultBoard(cfg.Faults, cfg.Seed), tokens: &tokens{grants: map[string]*grant{}}, pages: newPageTable(),
+	}
 	if s.store, err = newStore(); err != nil {
 		return nil, err
 	}
+	s.store.now, s.store.longIDs, s.store.hidesVersions = cfg.Now, manners.longIDs, manners.hidesVersions
 	base := fmt.Sprintf("seed %d, %d patients, %d resources", cfg.Seed, cfg.Patients, cfg.Resources)
 	if cfg.DataDir != "" {
 		dir, err := filepath.Abs(cfg.DataDir)
@@ -130,9 +141,16 @@ func build(ctx context.Context, cfg Config) (*Server, error) {
 	} else if err := generate(ctx, s.store, cfg.Seed, cfg.Patients, cfg.Resources); err != nil {
 		return nil, err
 	}
+	if err := s.store.addRoster(cfg.Group); err != nil {
+		return nil, fmt.Errorf("making the Group of the patients: %w", err)
+	}
+	if cfg.Vendor != "" {
+		base += ", vendor " + cfg.Vendor // ids are the vendor's
+	}
 	if err := s.openState(cfg, base); err != nil {
 		return nil, err
 	}
+	s.store.loaded()
 	return s, nil
 }
 
@@ -340,14 +358,14 @@ func (s *Server) put(resource json.RawMessage) (Change, error) {
 	}
 	s.writes.Lock()
 	defer s.writes.Unlock()
-	c, stored, err := s.store.write(compact.Bytes(), s.now())
+	c, stored, err := s.store.write(compact.Bytes(), s.faults.get().lateBy)
 	if err != nil {
 		return Change{}, err
 	}
 	return c, s.log.append(logLine{Put: stored})
 }
 
-// Delete removes a resource: reads answer 410 from then on. It fails when there is no such resource.
+// Delete removes a resource: reads answer 410 from then on, or 404 where that is the vendor's way. It fails when there is no such resource.
 func (s *Server) Delete(resourceType, id string) error {
 	_, err := s.remove(resourceType, id)
 	return err
@@ -399,6 +417,11 @@ func (s *Server) origin(r *http.Request) string { return s.scheme() + "://" + cm
 
 // base is the FHIR base as the client knows it.
 func (s *Server) base(r *http.Request) string { return s.origin(r) + "/fhir" }
+
+// serves tells whether the server knows a type.
+func (s *Server) serves(typ string) bool {
+	return (slices.Contains(coreTypes(), typ) || s.store.holds(typ)) && !slices.Contains(s.faults.get().MissingTypes, typ)
+}
 
 // servedTypes lists the types that the server knows, sorted.
 func (s *Server) servedTypes() []string {

@@ -170,15 +170,15 @@ func send(t *testing.T, client *http.Client, method, address string, body io.Rea
 func plain() *http.Client { return &http.Client{Timeout: 30 * time.Second} }
 
 // trusting is a client that trusts the sandbox's authority.
-func trusting(t *testing.T, s *Server, maxVersion uint16) *http.Client {
-	t.Helper()
+func trusting(tb testing.TB, s *Server, maxVersion uint16) *http.Client {
+	tb.Helper()
 	pool := x509.NewCertPool()
-	require.True(t, pool.AppendCertsFromPEM(s.CAPEM()))
+	require.True(tb, pool.AppendCertsFromPEM(s.CAPEM()))
 	transport := &http.Transport{
 		TLSClientConfig:   &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS10, MaxVersion: maxVersion},
 		ForceAttemptHTTP2: true,
 	}
-	t.Cleanup(transport.CloseIdleConnections)
+	tb.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport, Timeout: 30 * time.Second}
 }
 

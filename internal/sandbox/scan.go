@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 )
 
 // The functions here edit JSON text in place of decoding and encoding it again: a resource keeps its own bytes, and a
@@ -27,27 +26,36 @@ type member struct {
 
 // members lists what a JSON object holds, in its order; nil when raw is no object.
 func members(raw []byte) []member {
+	var out []member
+	eachMember(raw, func(key []byte, whole, value span) bool {
+		if out == nil {
+			out = make([]member, 0, 16)
+		}
+		out = append(out, member{textOf(key), whole, value})
+		return true
+	})
+	return out
+}
+
+// eachMember calls fn for each member of a JSON object with its quoted key, until fn says false.
+func eachMember(raw []byte, fn func(key []byte, whole, value span) bool) {
 	i := skipSpace(raw, 0)
 	if i >= len(raw) || raw[i] != '{' {
-		return nil
+		return
 	}
-	var out []member
 	i = skipSpace(raw, i+1)
 	for i < len(raw) && raw[i] == '"' {
 		keyEnd := skipString(raw, i)
 		valueStart := skipSpace(raw, skipSpace(raw, keyEnd)+1) // over the colon
 		valueEnd := skipValue(raw, valueStart)
-		out = append(out, member{
-			key:   textOf(raw[i:keyEnd]),
-			whole: span{i, valueEnd},
-			value: span{valueStart, valueEnd},
-		})
+		if !fn(raw[i:keyEnd], span{i, valueEnd}, span{valueStart, valueEnd}) {
+			return
+		}
 		i = skipSpace(raw, valueEnd)
 		if i < len(raw) && raw[i] == ',' {
 			i = skipSpace(raw, i+1)
 		}
 	}
-	return out
 }
 
 // elements lists the values of a JSON array; nil when raw is no array.
@@ -70,13 +78,15 @@ func elements(raw []byte) []span {
 }
 
 // find says where the value of a member of an object stands.
-func find(raw []byte, key string) (span, bool) {
-	for _, m := range members(raw) {
-		if m.key == key {
-			return m.value, true
+func find(raw []byte, key string) (at span, ok bool) {
+	eachMember(raw, func(quoted []byte, _, value span) bool {
+		plain := len(quoted) == len(key)+2 && string(quoted[1:len(quoted)-1]) == key
+		if plain || bytes.IndexByte(quoted, '\\') >= 0 && textOf(quoted) == key {
+			at, ok = value, true
 		}
-	}
-	return span{}, false
+		return !ok
+	})
+	return at, ok
 }
 
 // get is the value of a member of an object, nil when it has none.
@@ -194,18 +204,25 @@ func textOf(raw []byte) string {
 }
 
 // quote encodes a string as JSON without escaping <, > and &.
-func quote(s string) []byte {
-	plain := func(c rune) bool { return c >= ' ' && c < 0x7f && c != '"' && c != '\\' }
-	if strings.IndexFunc(s, func(c rune) bool { return !plain(c) }) < 0 {
-		return []byte(`"` + s + `"`)
+func quote(s string) []byte { return appendQuoted(make([]byte, 0, len(s)+2), s) }
+
+func appendQuoted(dst []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' {
+			return appendEscaped(dst, s)
+		}
 	}
+	return append(append(append(dst, '"'), s...), '"')
+}
+
+func appendEscaped(dst []byte, s string) []byte {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	if err := e.Encode(s); err != nil { // cannot happen: a string always encodes
-		return []byte(`""`)
+		return append(dst, `""`...)
 	}
-	return bytes.TrimRight(b.Bytes(), "\n")
+	return append(dst, bytes.TrimRight(b.Bytes(), "\n")...)
 }
 
 func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }

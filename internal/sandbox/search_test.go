@@ -24,15 +24,20 @@ const (
 // hospital is a small EHR whose every resource is known.
 func hospital(t *testing.T) *Server {
 	t.Helper()
-	return serving(
-		t, patientA, patientB,
-		`{"resourceType":"Observation","id":"o1",`+aTime+`,`+labs1+`,"code":{`+loinc+`},"subject":{"reference":"Patient/p1"},"identifier":[{"system":"urn:lab","value":"x"}]}`,
-		`{"resourceType":"Observation","id":"o2",`+bTime+`,`+vital1+`,"code":{"coding":[{"system":"http://loinc.org","code":"85354-9"}]},"subject":{"reference":"Patient/p2"}}`,
-		`{"resourceType":"Observation","id":"o3",`+cTime+`,`+labs1+`,"code":{"coding":[{"code":"4548-4"},{"system":"urn:local","code":"A1C"}]},"subject":{"reference":"https://elsewhere.example/fhir/Patient/p1"}}`,
-		`{"resourceType":"Observation","id":"o4",`+cTime+`,"code":{"text":"none"},"subject":{"reference":"Group/p1"}}`,
+	return serving(t, hospitalData()...)
+}
+
+// hospitalData are two patients and what is known of them.
+func hospitalData() []string {
+	return []string{
+		patientA, patientB,
+		`{"resourceType":"Observation","id":"o1",` + aTime + `,` + labs1 + `,"code":{` + loinc + `},"subject":{"reference":"Patient/p1"},"identifier":[{"system":"urn:lab","value":"x"}]}`,
+		`{"resourceType":"Observation","id":"o2",` + bTime + `,` + vital1 + `,"code":{"coding":[{"system":"http://loinc.org","code":"85354-9"}]},"subject":{"reference":"Patient/p2"}}`,
+		`{"resourceType":"Observation","id":"o3",` + cTime + `,` + labs1 + `,"code":{"coding":[{"code":"4548-4"},{"system":"urn:local","code":"A1C"}]},"subject":{"reference":"https://elsewhere.example/fhir/Patient/p1"}}`,
+		`{"resourceType":"Observation","id":"o4",` + cTime + `,"code":{"text":"none"},"subject":{"reference":"Group/p1"}}`,
 		`{"resourceType":"AllergyIntolerance","id":"a1","category":["food"],"patient":{"reference":"Patient/p1"}}`,
 		`{"resourceType":"MedicationRequest","id":"m1","medicationCodeableConcept":{"coding":[{"system":"rx","code":"1"}]},"subject":{"reference":"Patient/p1"}}`,
-	)
+	}
 }
 
 func TestSearchParameters(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -85,46 +84,6 @@ func (c *connSet) stop() {
 	}
 }
 
-// Request is one entry of the log of requests.
-type Request struct {
-	At     time.Time `json:"at"`
-	Method string    `json:"method"`
-	Path   string    `json:"path"`
-	// Query is the query string, and of a search by POST also its form.
-	Query  string `json:"query,omitempty"`
-	Status int    `json:"status"`
-	// Authorization tells whether the request carried that header; never its value.
-	Authorization bool   `json:"authorization"`
-	RequestID     string `json:"request_id"`
-}
-
-// maxRequests is how many requests the log remembers.
-const maxRequests = 1000
-
-// requestLog remembers the last requests.
-type requestLog struct {
-	mu   sync.Mutex
-	last []Request
-}
-
-func (l *requestLog) add(r Request) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.last) == maxRequests {
-		l.last = slices.Delete(l.last, 0, maxRequests/10)
-	}
-	l.last = append(l.last, r)
-}
-
-func (l *requestLog) all() []Request {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.Clone(l.last)
-}
-
-// Requests gives the last requests to the EHR, the oldest first.
-func (s *Server) Requests() []Request { return s.requests.all() }
-
 // recorder remembers the status of an answer.
 type recorder struct {
 	http.ResponseWriter
@@ -156,15 +115,25 @@ func (s *Server) observed(next http.Handler) http.Handler {
 		h.Set("Cache-Control", "no-store") // what is served is personal (R4 §6.1.0.1; RFC 6749 §5.1)
 		h.Set("Date", s.now().Add(f.skew()).UTC().Format(http.TimeFormat))
 		rec := &recorder{ResponseWriter: w}
+		at := s.now()
+		kind, typ := s.kindOf(r)
 		if wait(r, time.Duration(f.LatencyMS)*time.Millisecond) {
-			next.ServeHTTP(rec, r)
+			v := s.faults.admit(at)
+			switch {
+			case v.status == 0:
+				next.ServeHTTP(rec, r)
+			case kind == kindToken:
+				refuseToken(rec, v)
+			default:
+				v.problem().write(rec)
+			}
 		}
 		query := r.URL.RawQuery
 		if r.PostForm != nil && strings.HasSuffix(r.URL.Path, "/_search") {
 			query = strings.Trim(query+"&"+r.PostForm.Encode(), "&")
 		}
 		s.requests.add(Request{
-			At: s.now(), Method: r.Method, Path: r.URL.Path, Query: query, Status: rec.status,
+			At: at, Method: r.Method, Path: r.URL.Path, Query: query, Kind: kind, Type: typ, Status: rec.status,
 			Authorization: r.Header.Get("Authorization") != "", RequestID: id,
 		})
 	})

@@ -90,10 +90,14 @@ func (s *store) apply(line []byte) error {
 	if err != nil {
 		return err
 	}
+	v, err := s.prepare(h, l.Put)
+	if err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, err = s.keep(h, bytes.Clone(l.Put), false)
-	return err
+	s.keep(h.typ, h.id, v, false)
+	return nil
 }
 
 func (c *changeLog) append(l logLine) error {

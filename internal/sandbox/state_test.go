@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -130,4 +131,54 @@ func TestAddressTaken(t *testing.T) {
 	require.ErrorContains(t, err, "listening for the sandbox EHR")
 	_, err = Start(t.Context(), Config{Insecure: true, Patients: 1, ControlAddr: s.controlAddr})
 	require.ErrorContains(t, err, "control endpoint")
+}
+
+// A vendor that shows no versions keeps them all the same, and its long ids stay.
+func TestChangesOfAVendorSurviveARestart(t *testing.T) {
+	t.Parallel()
+	cfg := Config{Vendor: "epic", StateDir: t.TempDir(), Patients: 3}
+	s := run(t, cfg)
+	_, err := s.Rehearse(t.Context())
+	require.NoError(t, err)
+	before := source(t, s)
+	require.NoError(t, s.Close())
+	s = run(t, cfg)
+	require.Equal(t, before, source(t, s))
+	id := s.store.first("Patient")
+	require.Len(t, s.store.versionsOf("Patient", id), 2, "the phone was changed")
+	require.NoError(t, s.Put(before["Patient"][id]))
+	require.Equal(t, "3", s.store.versionsOf("Patient", id)[2].id)
+	require.NoError(t, s.Close())
+}
+
+// Searches, pages and the source go on while resources change.
+func TestReadsWhileWritten(t *testing.T) {
+	t.Parallel()
+	for _, vendor := range []string{"medplum", "hapi"} {
+		t.Run(vendor, func(t *testing.T) {
+			t.Parallel()
+			clock := newClock()
+			s := start(t, Config{Vendor: vendor, Patients: 5, Now: clock.now, Faults: Faults{LateCommitSeconds: 1, LateCommitShare: 0.5}})
+			c := clientOf(t, s)
+			raw := source(t, s)["Observation"]
+			done := make(chan error, 1)
+			go func() {
+				var errs []error
+				for id, one := range raw {
+					errs = append(errs, s.Put(one))
+					if hashOf("deleted", id)%4 == 0 {
+						errs = append(errs, s.Delete("Observation", id))
+					}
+				}
+				done <- errors.Join(errs...)
+			}()
+			for range 5 {
+				c.walk("/Observation?_count=7")
+				source(t, s)
+			}
+			require.NoError(t, <-done)
+			clock.advance(time.Second)
+			require.Len(t, source(t, s)["Observation"], s.Counts()["Observation"])
+		})
+	}
 }

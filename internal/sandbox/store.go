@@ -11,11 +11,13 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unique"
 )
 
 var (
+	errCursor   = errors.New("not a cursor")
 	errDate     = errors.New("not a FHIR date, dateTime or instant")
 	errResource = errors.New("not a FHIR resource")
 	errNotFound = errors.New("no such resource")
@@ -27,12 +29,18 @@ var typeName = regexp.MustCompile(`^[A-Z][A-Za-z]{1,63}$`)
 // version is one state of a resource.
 type version struct {
 	place   place
+	deleted bool
 	updated int64  // meta.lastUpdated in nanoseconds since 1970
 	id      string // meta.versionId
-	deleted bool
+	when    dateSpan
+	tokens  []unique.Handle[token] // handles, because few values serve many resources
 }
 
-func (v version) updatedAt() time.Time { return time.Unix(0, v.updated).UTC() }
+func (v *version) updatedAt() time.Time { return time.Unix(0, v.updated).UTC() }
+
+func (v *version) has(match func(token) bool) bool {
+	return slices.ContainsFunc(v.tokens, func(h unique.Handle[token]) bool { return match(h.Value()) })
+}
 
 // tokenKind is the search parameter that a token answers.
 type tokenKind byte
@@ -43,6 +51,11 @@ const (
 	byCategory
 	byCode
 	byIdentifier
+	byStatus
+	byIntent
+	byGender
+	byFamily // names in lower case
+	byGiven
 )
 
 // token is a value that a search can ask for. References keep "Type/id" in code.
@@ -54,31 +67,40 @@ type token struct {
 // entry is one resource with its versions, the newest last.
 type entry struct {
 	id       string
+	place    int // in the order in which resources came
 	versions []version
-	tokens   []unique.Handle[token] // of the newest version; handles, because few values serve many resources
 }
 
-func (e *entry) newest() version { return e.versions[len(e.versions)-1] }
-
-func (e *entry) has(match func(token) bool) bool {
-	return slices.ContainsFunc(e.tokens, func(h unique.Handle[token]) bool { return match(h.Value()) })
+// newest is nil for a resource that was taken out of the base data.
+func (e *entry) newest() *version {
+	if len(e.versions) == 0 {
+		return nil
+	}
+	return &e.versions[len(e.versions)-1]
 }
 
-// shelf holds the resources of one type in the order in which they came.
-type shelf struct {
-	entries   []*entry
-	byID      map[string]*entry
-	byPatient map[string][]*entry // "Patient/id" to the entries that name it, now or formerly
-	live      int
+// live is the newest version, nil when it is deleted.
+func (e *entry) live() *version {
+	if v := e.newest(); v != nil && !v.deleted {
+		return v
+	}
+	return nil
 }
 
 // store is the EHR's memory. It is safe for concurrent use.
 type store struct {
+	// longIDs and hidesVersions are the vendor's: what is kept is what is served.
+	longIDs, hidesVersions bool
+	now                    func() time.Time
+
 	mu      sync.RWMutex
 	vault   *vault
 	shelves map[string]*shelf
-	last    int64 // the newest lastUpdated given by a write, so that the next one is later
-	count   int   // how many resources were loaded: the ordinal of the next one
+	sorted  bool         // the shelves' order of time is kept from now on
+	last    int64        // the newest lastUpdated given by a write, so that the next one is later
+	count   int          // how many resources were loaded: the ordinal of the next one
+	late    []lateCommit // writes that nobody sees yet
+	due     atomic.Int64 // when the first of them is seen; 0 when there is none
 }
 
 func newStore() (*store, error) {
@@ -86,7 +108,7 @@ func newStore() (*store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &store{vault: v, shelves: map[string]*shelf{}}, nil
+	return &store{vault: v, shelves: map[string]*shelf{}, now: time.Now}, nil
 }
 
 // Change is one thing that was done to the sandbox's data.
@@ -144,10 +166,32 @@ func withMeta(raw []byte, versionID, lastUpdated string) []byte {
 	return set(raw, "meta", meta, "id", "resourceType")
 }
 
+// withoutVersion gives the resource without meta.versionId and meta.lastUpdated, and without a meta that held no more.
+func withoutVersion(raw []byte) []byte {
+	old := get(raw, "meta")
+	meta := drop(drop(old, "versionId"), "lastUpdated")
+	switch {
+	case len(meta) == len(old):
+		return raw
+	case len(members(meta)) == 0:
+		return drop(raw, "meta")
+	default:
+		return set(raw, "meta", meta)
+	}
+}
+
 // load adds a resource of the base data with an id. Where meta.versionId or meta.lastUpdated is missing it gives one
 // that depends on nothing but the order of loading: base plus step for each resource so far. It tells whether a
 // resource of the same type and id was there before.
 func (s *store) load(raw []byte, base time.Time, step time.Duration) (replaced bool, err error) {
+	if s.longIDs {
+		raw = lengthen(raw)
+	}
+	return s.loadServed(raw, base, step)
+}
+
+// loadServed is load for a resource that has the ids already under which it is served.
+func (s *store) loadServed(raw []byte, base time.Time, step time.Duration) (replaced bool, err error) {
 	h, err := readHeader(raw)
 	if err != nil {
 		return false, err
@@ -160,36 +204,47 @@ func (s *store) load(raw []byte, base time.Time, step time.Duration) (replaced b
 	}
 	if h.version == "" || lastUpdated == "" {
 		h.version = cmp.Or(h.version, "1")
-		raw = withMeta(raw, h.version, cmp.Or(lastUpdated, formatInstant(assigned)))
+		if !s.hidesVersions {
+			raw = withMeta(raw, h.version, cmp.Or(lastUpdated, formatInstant(assigned)))
+		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.keep(h, raw, true)
-}
-
-// keep stores a resource whose meta is final. With replace the earlier versions are forgotten.
-func (s *store) keep(h header, raw []byte, replace bool) (existed bool, err error) {
-	p, err := s.vault.put(raw)
+	v, err := s.prepare(h, raw)
 	if err != nil {
 		return false, err
 	}
-	sh := s.shelf(h.typ)
-	e, existed := sh.byID[h.id]
-	if !existed {
-		e = &entry{id: h.id}
-		sh.entries = append(sh.entries, e)
-		sh.byID[h.id] = e
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.keep(h.typ, h.id, v, true), nil
+}
+
+// prepare makes the version of a resource whose meta is final.
+func (s *store) prepare(h header, raw []byte) (version, error) {
+	tokens, when := indexOf(h.typ, raw)
+	if s.hidesVersions {
+		raw = withoutVersion(raw)
 	}
-	if !existed || e.newest().deleted {
+	p, err := s.vault.put(raw)
+	return version{place: p, updated: h.updated.UnixNano(), id: h.version, tokens: tokens, when: when}, err
+}
+
+// keep makes a version the newest one of its resource. With replace the earlier ones are forgotten.
+func (s *store) keep(typ, id string, v version, replace bool) (existed bool) {
+	sh := s.shelf(typ)
+	e, existed := sh.byID[id]
+	if !existed {
+		e = &entry{id: id, place: len(sh.entries)}
+		sh.entries = append(sh.entries, e)
+		sh.byID[id] = e
+	}
+	if e.live() == nil {
 		sh.live++
 	}
 	if replace {
 		e.versions = nil
 	}
-	v := version{place: p, updated: h.updated.UnixNano(), id: h.version}
 	e.versions = append(slices.Clip(e.versions), v)
-	e.tokens = tokensOf(h.typ, raw)
-	for _, t := range e.tokens {
+	sh.note(hit{e, e.newest()}, s.sorted)
+	for _, t := range v.tokens {
 		if name := t.Value(); name.kind == byPatient {
 			list := sh.byPatient[name.code]
 			if !existed || !slices.Contains(list, e) {
@@ -198,7 +253,17 @@ func (s *store) keep(h header, raw []byte, replace bool) (existed bool, err erro
 		}
 	}
 	s.last = max(s.last, v.updated)
-	return existed, nil
+	return existed
+}
+
+// loaded ends the loading of the base data.
+func (s *store) loaded() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sh := range s.shelves {
+		slices.SortFunc(sh.byTime, compareTime)
+	}
+	s.sorted = true
 }
 
 // revise rewrites a resource of the base data as it is, without a new version.
@@ -209,17 +274,17 @@ func (s *store) revise(typ, id string, edit func([]byte) []byte) error {
 	if !ok {
 		return nil
 	}
-	raw, err := s.vault.get(e.newest().place)
+	old := e.newest()
+	raw, err := s.vault.get(old.place)
 	if err != nil {
 		return err
 	}
-	h, err := readHeader(raw)
+	v, err := s.prepare(header{typ: typ, id: id, version: old.id, updated: old.updatedAt()}, edit(raw))
 	if err != nil {
 		return err
 	}
-	h.updated = e.newest().updatedAt()
-	_, err = s.keep(h, edit(raw), true)
-	return err
+	s.keep(typ, id, v, true)
+	return nil
 }
 
 func (s *store) shelf(typ string) *shelf {
@@ -244,8 +309,10 @@ func (s *store) forget(typ, id string) bool {
 		return false
 	}
 	delete(sh.byID, id)
+	e.versions = nil
 	is := func(other *entry) bool { return other == e }
 	sh.entries = slices.DeleteFunc(sh.entries, is)
+	sh.byTime = slices.DeleteFunc(sh.byTime, func(h hit) bool { return h.entry == e })
 	for k, list := range sh.byPatient {
 		sh.byPatient[k] = slices.DeleteFunc(list, is)
 	}
@@ -254,8 +321,8 @@ func (s *store) forget(typ, id string) bool {
 }
 
 // write stores the next version of a resource: version + 1, and a lastUpdated later than any other (R4 §3.1.0.2, update).
-// It gives the resource as stored.
-func (s *store) write(raw []byte, now time.Time) (Change, []byte, error) {
+// What is written late is seen only after so long, all with the lastUpdated of now. It gives the resource as stored.
+func (s *store) write(raw []byte, late func(typ, id string) time.Duration) (Change, []byte, error) {
 	h, err := readHeader(raw)
 	if err != nil {
 		return Change{}, nil, err
@@ -264,16 +331,28 @@ func (s *store) write(raw []byte, now time.Time) (Change, []byte, error) {
 		h.id = "sandbox-" + randomText()
 		raw = set(raw, "id", quote(h.id), "resourceType")
 	}
+	s.settle()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.commit(func(l lateCommit) bool { return l.typ == h.typ && l.id == h.id }) // versions follow each other
 	c := Change{Verb: "created", Type: h.typ, ID: h.id, Version: "1"}
 	if e, ok := s.shelf(h.typ).byID[h.id]; ok {
 		c.Verb, c.Version = "changed", e.nextVersion()
 	}
+	now := s.now()
 	h.version, h.updated = c.Version, s.nextInstant(now)
 	raw = withMeta(raw, h.version, formatInstant(h.updated))
-	_, err = s.keep(h, raw, false)
-	return c, raw, err
+	v, err := s.prepare(h, raw)
+	if err != nil {
+		return Change{}, nil, err
+	}
+	if wait := late(h.typ, h.id); wait > 0 {
+		s.last = max(s.last, v.updated)
+		s.delay(lateCommit{h.typ, h.id, v, now.Add(wait).UnixNano()})
+	} else {
+		s.keep(h.typ, h.id, v, false)
+	}
+	return c, raw, nil
 }
 
 // nextVersion counts on from a version id that is a number; an opaque one is followed by its ordinal.
@@ -294,22 +373,22 @@ func (s *store) nextInstant(now time.Time) time.Time {
 	return t
 }
 
-// remove deletes a resource: reads answer 410 from then on, its history stays. A zero at means the next instant.
+// remove deletes a resource; its history stays.
 func (s *store) remove(typ, id string, now time.Time) (Change, time.Time, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.commit(func(l lateCommit) bool { return l.typ == typ && l.id == id })
 	sh, ok := s.shelves[typ]
 	if !ok {
 		return Change{}, time.Time{}, fmt.Errorf("deleting a %s: %w", typ, errNotFound)
 	}
 	e, ok := sh.byID[id]
-	if !ok || e.newest().deleted {
+	if !ok || e.live() == nil {
 		return Change{}, time.Time{}, fmt.Errorf("deleting a %s: %w", typ, errNotFound)
 	}
 	at := s.nextInstant(now)
 	c := Change{Verb: "deleted", Type: typ, ID: id, Version: e.nextVersion()}
 	e.versions = append(slices.Clip(e.versions), version{updated: at.UnixNano(), id: c.Version, deleted: true})
-	e.tokens = nil
 	sh.live--
 	s.last = at.UnixNano()
 	return c, at, nil
@@ -317,6 +396,7 @@ func (s *store) remove(typ, id string, now time.Time) (Change, time.Time, error)
 
 // versionsOf gives all versions of a resource, the newest last; nil when it never was there.
 func (s *store) versionsOf(typ, id string) []version {
+	s.settle()
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if sh, ok := s.shelves[typ]; ok {
@@ -329,6 +409,7 @@ func (s *store) versionsOf(typ, id string) []version {
 
 // counts gives how many live resources of each type there are; types without any are left out.
 func (s *store) counts() map[string]int {
+	s.settle()
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	out := make(map[string]int, len(s.shelves))
@@ -347,19 +428,17 @@ func (s *store) types() []string {
 	return slices.Sorted(maps.Keys(s.shelves))
 }
 
+// holds tells whether a type was ever there.
+func (s *store) holds(typ string) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	_, ok := s.shelves[typ]
+	return ok
+}
+
 // each walks the live resources of a type in the order in which they came, until fn says false.
 func (s *store) each(typ string, fn func(id string, raw json.RawMessage) bool) error {
-	s.mu.RLock()
-	var hits []hit
-	if sh, ok := s.shelves[typ]; ok {
-		for _, e := range sh.entries {
-			if v := e.newest(); !v.deleted {
-				hits = append(hits, hit{e, v})
-			}
-		}
-	}
-	s.mu.RUnlock()
-	for _, h := range hits {
+	for _, h := range s.find(search{typ: typ}) {
 		raw, err := s.vault.get(h.version.place)
 		if err != nil {
 			return err
@@ -377,38 +456,10 @@ func (s *store) first(typ string) string {
 	defer s.mu.RUnlock()
 	if sh, ok := s.shelves[typ]; ok {
 		for _, e := range sh.entries {
-			if !e.newest().deleted {
+			if e.live() != nil {
 				return e.id
 			}
 		}
 	}
 	return ""
-}
-
-// hit is a resource as a search found it.
-type hit struct {
-	entry   *entry
-	version version
-}
-
-// find lists the live resources of a type that match, in the order in which they came. With patient set ("Patient/id")
-// only that patient's resources are looked at.
-func (s *store) find(typ, patient string, match func(*entry, version) bool) []hit {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	sh, ok := s.shelves[typ]
-	if !ok {
-		return nil
-	}
-	candidates := sh.entries
-	if patient != "" {
-		candidates = sh.byPatient[patient]
-	}
-	var out []hit
-	for _, e := range candidates {
-		if v := e.newest(); !v.deleted && match(e, v) {
-			out = append(out, hit{e, v})
-		}
-	}
-	return out
 }

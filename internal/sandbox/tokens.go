@@ -7,12 +7,17 @@ import (
 	"unique"
 )
 
-// tokensOf lists what a resource can be searched by: patient, subject, category, code and identifier. Shapes that are
-// not FHIR's are passed over: what is served may be invalid on purpose.
-func tokensOf(typ string, raw []byte) []unique.Handle[token] {
+// indexOf lists what a resource can be searched by, and tells which time it is about. Shapes that are not FHIR's are
+// passed over: what is served may be invalid on purpose.
+func indexOf(typ string, raw []byte) ([]unique.Handle[token], dateSpan) {
 	var out []token
+	var when dateSpan
 	for _, m := range members(raw) {
 		value := raw[m.value.start:m.value.end]
+		if isDateOf(typ, m.key) {
+			when = spanOf(value)
+			continue
+		}
 		switch m.key {
 		case "patient", "subject":
 			ref := localReference(getText(value, "reference"))
@@ -24,6 +29,14 @@ func tokensOf(typ string, raw []byte) []unique.Handle[token] {
 			}
 			if strings.HasPrefix(ref, "Patient/") {
 				out = append(out, token{kind: byPatient, code: ref})
+			}
+		case "status", "intent":
+			if typ == "MedicationRequest" {
+				out = append(out, token{kind: codeKind(m.key), code: textOf(value)})
+			}
+		case "gender", "name":
+			if typ == "Patient" {
+				out = append(out, personTokens(value)...)
 			}
 		case "category":
 			out = append(out, conceptTokens(byCategory, typ, value)...)
@@ -43,7 +56,55 @@ func tokensOf(typ string, raw []byte) []unique.Handle[token] {
 			handles = append(handles, h)
 		}
 	}
-	return handles
+	return handles, when
+}
+
+// isDateOf tells whether a member is what the date parameter of its type is about, or birthdate of Patient.
+func isDateOf(typ, key string) bool {
+	switch typ {
+	case "Observation", "DiagnosticReport":
+		return key == "effectiveDateTime" || key == "effectivePeriod" || key == "effectiveInstant"
+	case "Procedure":
+		return key == "performedDateTime" || key == "performedPeriod"
+	case "Encounter":
+		return key == "period"
+	case "DocumentReference":
+		return key == "date"
+	case "Patient":
+		return key == "birthDate"
+	default:
+		return false
+	}
+}
+
+// codeKind is the kind of a parameter that is a plain code.
+func codeKind(param string) tokenKind {
+	switch param {
+	case "intent":
+		return byIntent
+	case "gender":
+		return byGender
+	default:
+		return byStatus
+	}
+}
+
+// personTokens are a Patient's gender, or the parts of a Patient's names in lower case.
+func personTokens(value []byte) []token {
+	if gender := textOf(value); gender != "" {
+		return []token{{kind: byGender, code: gender}}
+	}
+	var out []token
+	for _, name := range oneOrMany(value) {
+		if family := getText(name, "family"); family != "" {
+			out = append(out, token{kind: byFamily, code: strings.ToLower(family)})
+		}
+		given := get(name, "given")
+		for _, at := range elements(given) {
+			out = append(out, token{kind: byGiven, code: strings.ToLower(textOf(given[at.start:at.end]))})
+		}
+	}
+	return out
 }
 
 // allergyCategory is the implicit system of AllergyIntolerance.category, which is a code and no CodeableConcept.
