@@ -15,14 +15,25 @@ import (
 
 // Validator checks resources against the structure of R4: elements, cardinalities, primitive formats, required bindings
 // and the types of references. It checks neither invariants (FHIRPath), nor profiles such as US Core, nor terminology
-// beyond required bindings. It has no state, and one serves any number of goroutines.
+// beyond required bindings. One serves any number of goroutines; it remembers what it has found valid.
 type Validator struct {
 	format *jsonformat.Unmarshaller
 	names  map[string]struct{}
+	memory *memory // nil: google/fhir is asked about everything
 }
 
 // NewValidator builds a Validator. It takes some milliseconds: build one and share it.
 func NewValidator() (*Validator, error) {
+	v, err := NewForgetfulValidator()
+	if err == nil {
+		v.memory = newMemory()
+	}
+	return v, err
+}
+
+// NewForgetfulValidator builds a Validator that remembers nothing and asks google/fhir about every byte. Its verdicts are the
+// same, and cost many times more: tests and benchmarks compare the two.
+func NewForgetfulValidator() (*Validator, error) {
 	format, err := jsonformat.NewUnmarshaller("UTC", fhirversion.R4)
 	if err != nil {
 		return nil, fmt.Errorf("building the R4 validator: %w", err)
@@ -44,14 +55,49 @@ func (v *Validator) Validate(raw []byte) error {
 	if len(issues) > 0 {
 		return &InvalidError{Issues: tidy(issues)}
 	}
-	issues = tidy(v.structure(withoutNulls(raw, nulls)))
-	if len(issues) > 0 {
+	if len(nulls) > 0 {
+		issues = v.structure(withoutNulls(raw, nulls))
+	} else {
+		issues = v.remembered(raw)
+	}
+	if issues = tidy(issues); len(issues) > 0 {
 		issues = tolerate(raw, issues)
 	}
 	if len(issues) > 0 {
 		return &InvalidError{Issues: issues}
 	}
 	return nil
+}
+
+// remembered is structure for what isn't remembered of the resource.
+func (v *Validator) remembered(raw []byte) []Issue {
+	if v.memory == nil {
+		return v.structure(raw)
+	}
+	resource, ok := memorise(raw)
+	if !ok {
+		return v.structure(raw)
+	}
+	missing, sameNames := v.memory.missing(resource)
+	switch {
+	case sameNames && len(missing) == 0:
+		return nil
+	case sameNames && len(v.structure(v.memory.onlyMissing(resource, missing))) == 0:
+		v.memory.remember(resource, missing)
+		return nil
+	}
+	whole := raw
+	if resource.oddID {
+		whole = v.memory.onlyMissing(resource, resource.parts)
+	}
+	issues := v.structure(whole)
+	switch {
+	case len(issues) == 0:
+		v.memory.remember(resource, resource.parts)
+	case resource.oddID:
+		issues = v.structure(raw)
+	}
+	return issues
 }
 
 // structure runs google/fhir over the resource.
