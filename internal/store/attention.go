@@ -12,7 +12,7 @@ import (
 // Waiting is one thing that waits for a person: since when, why, and the command that moves it on.
 type Waiting struct {
 	Connection cura.ConnectionID `json:"connection_id"`
-	// What is onboarding, type-off, dead-letter, review or behind.
+	// What is onboarding, type-off, dead-letter, review, failing, paused or behind.
 	What  string    `json:"what"`
 	Since time.Time `json:"since"`
 	Why   string    `json:"why"`
@@ -36,6 +36,15 @@ const waitingSQL = `
 	SELECT connection_id, 'review', min(opened_at), count(*) || ' patients wait for a decision: ' || reason
 			|| '. Correct them at the EHR; deciding here has no command yet', ARRAY['starter connection show CONNECTION']
 	FROM sync.reviews WHERE org_id = $1 AND closed_at IS NULL GROUP BY connection_id, reason
+	UNION ALL
+	SELECT connection_id, 'failing', failing_since, 'the EHR has failed ' || failures_in_a_row || ' requests in a row',
+		ARRAY['starter test CONNECTION', 'starter connection show CONNECTION']
+	FROM sync.pace WHERE org_id = $1 AND alerted_at IS NOT NULL AND failing_since IS NOT NULL
+	UNION ALL
+	SELECT connection_id, 'paused', since, coalesce(nullif(resource_type, ''), 'the connection') || ' is paused by ' || paused_by
+			|| CASE WHEN reason = '' THEN '' ELSE ': ' || reason END,
+		ARRAY['starter resume CONNECTION' || CASE WHEN resource_type = '' THEN '' ELSE ' --type ' || resource_type END]
+	FROM sync.pauses WHERE org_id = $1
 	UNION ALL
 	SELECT c.connection_id, 'behind', run.last, 'no sync has come through since then, though one is due every ' || c.sync_interval,
 		ARRAY['starter status CONNECTION', 'starter sync CONNECTION']

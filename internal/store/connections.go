@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -38,10 +40,13 @@ func (tx *Tx) AddConnection(ctx context.Context, c cura.Connection, shadowOf cur
 	batch.Queue(`INSERT INTO directory.connections (org_id, connection_id, name) VALUES ($1, $2, $3)`, tx.org, c.ID, c.Name)
 	batch.Queue(`
 		INSERT INTO sync.connections (org_id, connection_id, name, base_url, token_url, client_id, scopes, ca_pem,
-			match_by, match_system, ehr_profile, types, insecure_loopback, shadow_of)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, nullif($14, '')::uuid)`,
-		tx.org, c.ID, c.Name, c.BaseURL, c.TokenURL, c.ClientID, c.Scopes, c.CAPEM,
-		c.Match.By, c.Match.System, c.EHRProfile, c.Types, c.InsecureLoopback, string(shadowOf))
+			match_by, match_system, ehr_profile, types, insecure_loopback, shadow_of, profile_text, profile_params, strategies,
+			roster_source, group_id)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, nullif($14, '')::uuid, $15, $16, $17,
+			coalesce(nullif($18, ''), 'enrolment'), $19)`,
+		tx.org, c.ID, c.Name, c.BaseURL, c.TokenURL, c.ClientID, scopes(c.Scopes), c.CAPEM,
+		c.Match.By, c.Match.System, c.EHRProfile, c.Types, c.InsecureLoopback, string(shadowOf), c.ProfileText,
+		params(c.ProfileParams), overrides(c.Strategies), c.RosterSource, c.GroupID)
 	tx.Audit(audit.Record{
 		Kind: audit.ConnectionAdded, Actor: actor, Connection: c.ID, Outcome: audit.Success,
 		Details: map[string]any{"name": c.Name, "types": c.Types, "match": c.Match.String(), "shadow_of": shadowOf},
@@ -54,34 +59,95 @@ func (tx *Tx) AddConnection(ctx context.Context, c cura.Connection, shadowOf cur
 	return err
 }
 
-// EditConnection replaces the settings of a connection; phase and health stay.
+// EditConnection replaces the settings of a connection; phase and health stay. What was read under settings that change
+// what a read means is read again from the start: all types after another server or profile, a type after another
+// strategy.
 func (tx *Tx) EditConnection(ctx context.Context, c cura.Connection, actor string) error {
-	// Another server has another clock and other page links.
-	for _, table := range []string{"sync.cursors", "sync.watermarks"} {
-		if _, err := tx.tx.Exec(ctx, `
-			DELETE FROM `+table+` WHERE org_id = $1 AND connection_id = $2
-				AND EXISTS (SELECT FROM sync.connections WHERE org_id = $1 AND connection_id = $2 AND base_url <> $3)`,
-			tx.org, c.ID, c.BaseURL); err != nil {
-			return err
-		}
-	}
-	tag, err := tx.tx.Exec(ctx, `
-		UPDATE sync.connections SET base_url = $3, token_url = $4, client_id = $5, scopes = $6, ca_pem = $7, match_by = $8,
-			match_system = $9, ehr_profile = $10, types = $11, insecure_loopback = $12, updated_at = now(), settings_version = settings_version + 1
-		WHERE org_id = $1 AND connection_id = $2 AND removed_at IS NULL`,
-		tx.org, c.ID, c.BaseURL, c.TokenURL, c.ClientID, c.Scopes, c.CAPEM, c.Match.By, c.Match.System, c.EHRProfile, c.Types,
-		c.InsecureLoopback)
+	rows, err := tx.tx.Query(ctx, `
+		SELECT `+connectionColumns+` FROM sync.connections
+		WHERE org_id = $1 AND connection_id = $2 AND removed_at IS NULL FOR UPDATE`, tx.org, c.ID)
 	if err != nil {
 		return err
 	}
-	if tag.RowsAffected() == 0 {
+	old, err := pgx.CollectExactlyOneRow(rows, scanConnection)
+	if errors.Is(err, pgx.ErrNoRows) {
 		return fault.New("editing the connection", fault.NotFound, "there is no such connection in this org")
+	}
+	if err != nil {
+		return err
+	}
+	if err := tx.readAgain(ctx, old.Connection, c); err != nil {
+		return err
+	}
+	var batch pgx.Batch
+	batch.Queue(`
+		UPDATE sync.connections SET base_url = $3, token_url = $4, client_id = $5, scopes = $6, ca_pem = $7, match_by = $8,
+			match_system = $9, ehr_profile = $10, types = $11, insecure_loopback = $12, profile_text = $13, profile_params = $14,
+			strategies = $15, roster_source = coalesce(nullif($16, ''), 'enrolment'), group_id = $17, updated_at = now(),
+			settings_version = settings_version + 1
+		WHERE org_id = $1 AND connection_id = $2`,
+		tx.org, c.ID, c.BaseURL, c.TokenURL, c.ClientID, scopes(c.Scopes), c.CAPEM, c.Match.By, c.Match.System, c.EHRProfile, c.Types,
+		c.InsecureLoopback, c.ProfileText, params(c.ProfileParams), overrides(c.Strategies), c.RosterSource, c.GroupID)
+	if old.Match != c.Match {
+		tx.enrolAnew(&batch, c.ID)
+	}
+	if err := tx.tx.SendBatch(ctx, &batch).Close(); err != nil {
+		return err
 	}
 	tx.Audit(audit.Record{
 		Kind: audit.ConnectionEdited, Actor: actor, Connection: c.ID, Outcome: audit.Success,
-		Details: map[string]any{"types": c.Types, "match": c.Match.String()},
+		Details: map[string]any{
+			"types": c.Types, "match": c.Match.String(), "profile": c.EHRProfile, "strategies": overrides(c.Strategies), "roster": c.RosterSource,
+		},
 	})
 	return tx.forgetTypes(ctx, c, actor)
+}
+
+// readAgain drops what means nothing under the new settings: cursors and watermarks, since another server has another clock
+// and other page links, and another strategy leaves other gaps; and the strategy that was found out under the old ones.
+func (tx *Tx) readAgain(ctx context.Context, old, c cura.Connection) error {
+	whole := old.BaseURL != c.BaseURL || old.EHRProfile != c.EHRProfile || old.ProfileText != c.ProfileText ||
+		!maps.Equal(old.ProfileParams, c.ProfileParams)
+	types := []cura.ResourceType{}
+	for _, t := range cura.ResourceTypes() {
+		if whole || old.Strategies[t] != c.Strategies[t] {
+			types = append(types, t)
+		}
+	}
+	for _, table := range []string{"sync.cursors", "sync.watermarks", "sync.strategies"} {
+		if _, err := tx.tx.Exec(ctx, `
+			DELETE FROM `+table+` WHERE org_id = $1 AND connection_id = $2 AND resource_type = ANY($3)`, tx.org, c.ID, types); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// scopes are what to ask for as their column holds it; none of them is none, not an unknown.
+func scopes(of []string) []string {
+	if of == nil {
+		return []string{}
+	}
+	return of
+}
+
+// params are a profile's parameters as their column holds them.
+func params(of map[string]string) map[string]string {
+	if of == nil {
+		return map[string]string{}
+	}
+	return of
+}
+
+// overrides are an operator's strategies as their column holds them, in the order of the types.
+func overrides(of map[cura.ResourceType]cura.Strategy) []string {
+	list := []string{}
+	for _, t := range cura.ResourceTypes() {
+		if s := of[t]; s != "" {
+			list = append(list, string(t)+"="+string(s))
+		}
+	}
+	return list
 }
 
 // forgetTypes closes what waits for a person about types that the connection doesn't pull any more.
@@ -128,6 +194,9 @@ func (tx *Tx) RemoveConnection(ctx context.Context, id cura.ConnectionID, actor 
 	batch.Queue(`
 		UPDATE directory.connections SET attention = false, name = name || '-removed-' || extract(epoch FROM now())::bigint
 		WHERE org_id = $1 AND connection_id = $2`, tx.org, id)
+	// Nobody is asked for any more, and who was read of is known by their links: PHI that nobody needs.
+	batch.Queue(`DELETE FROM sync.enrolments WHERE org_id = $1 AND connection_id = $2`, tx.org, id)
+	batch.Queue(`UPDATE sync.roster SET removed_at = now() WHERE org_id = $1 AND connection_id = $2 AND removed_at IS NULL`, tx.org, id)
 	tx.Audit(audit.Record{Kind: audit.ConnectionRemoved, Actor: actor, Connection: id, Outcome: audit.Success})
 	return tx.tx.SendBatch(ctx, &batch).Close()
 }
@@ -149,13 +218,23 @@ type ConnectionState struct {
 const connectionColumns = `
 	connection_id, org_id, name, base_url, token_url, client_id, scopes, ca_pem, match_by, match_system, ehr_profile,
 	types, insecure_loopback, phase, health, created_at, coalesce(shadow_of::text, ''), waits_for, why, commands,
-	attention_since, removed_at, settings_version`
+	attention_since, removed_at, settings_version, profile_text, profile_params, strategies, roster_source, group_id`
 
 func scanConnection(row pgx.CollectableRow) (ConnectionState, error) {
 	var c ConnectionState
+	var strategies []string
 	err := row.Scan(&c.ID, &c.OrgID, &c.Name, &c.BaseURL, &c.TokenURL, &c.ClientID, &c.Scopes, &c.CAPEM, &c.Match.By,
 		&c.Match.System, &c.EHRProfile, &c.Types, &c.InsecureLoopback, &c.Phase, &c.Health, &c.CreatedAt, &c.ShadowOf,
-		&c.WaitsFor, &c.Why, &c.Commands, &c.AttentionSince, &c.RemovedAt, &c.SettingsVersion)
+		&c.WaitsFor, &c.Why, &c.Commands, &c.AttentionSince, &c.RemovedAt, &c.SettingsVersion,
+		&c.ProfileText, &c.ProfileParams, &strategies, &c.RosterSource, &c.GroupID)
+	for _, s := range strategies {
+		if t, strategy, ok := strings.Cut(s, "="); ok {
+			if c.Strategies == nil {
+				c.Strategies = map[cura.ResourceType]cura.Strategy{}
+			}
+			c.Strategies[cura.ResourceType(t)] = cura.Strategy(strategy)
+		}
+	}
 	return c, err
 }
 

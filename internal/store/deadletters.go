@@ -87,6 +87,14 @@ func (tx *Tx) DeadLetter(ctx context.Context, id cura.DeadLetterID) (DeadLetter,
 	return d, err
 }
 
+// DeadLettersOf counts the open dead letters that a run has left.
+func (tx *Tx) DeadLettersOf(ctx context.Context, run string) (int, error) {
+	var n int
+	err := tx.tx.QueryRow(ctx, `
+		SELECT count(*) FROM sync.dead_letters WHERE org_id = $1 AND run_id = $2 AND state = 'open'`, tx.org, run).Scan(&n)
+	return n, err
+}
+
 // CloseDeadLetter ends a dead letter as replayed or discarded. Neither moves a watermark: the next run of the type
 // reads the same range again.
 func (tx *Tx) CloseDeadLetter(ctx context.Context, id cura.DeadLetterID, state, by string) error {

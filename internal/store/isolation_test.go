@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -269,8 +270,16 @@ func TestMigrationsGoDownAndUpAgain(t *testing.T) {
 	require.Empty(t, storetest.Query[string](t, db, "SELECT tablename::text FROM pg_catalog.pg_tables WHERE schemaname IN ('cura', 'labs', 'sync', 'audit', 'directory')"))
 	n, err := store.Migrate(t.Context(), db.MigratorURL)
 	require.NoError(t, err)
-	require.Equal(t, 9, n)
+	require.Len(t, migrations(t), n)
 	n, err = store.Migrate(t.Context(), db.MigratorURL)
 	require.NoError(t, err)
 	require.Zero(t, n, "nothing is left to do")
+}
+
+// migrations are the files that make the schema.
+func migrations(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob("migrations/*.sql")
+	require.NoError(t, err)
+	return files
 }

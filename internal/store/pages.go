@@ -44,6 +44,9 @@ type Item struct {
 	RawBytes int64
 
 	Outcome Outcome
+	// Mapped is what validating and mapping came to, whatever else is there: Stored or Quarantined; empty: neither was
+	// needed so far. The outcome is decided from it; the store doesn't read it.
+	Mapped Outcome
 	// Landing is the row of this very version where it has landed before, and is only looked at again because its
 	// patient has been linked since; 0: it lands now.
 	Landing int64
@@ -52,7 +55,7 @@ type Item struct {
 	Reasons         []Reason         // for Quarantined
 	ReviewReason    string           // for a patient InReview
 	Candidates      []cura.ProfileID // for a patient InReview
-	Record          cura.Record      // for Stored
+	Record          cura.Record      // for Stored, and for what was Mapped
 	Profile         cura.ProfileID   // for Stored
 	// MatchedBy is set for a patient that is linked for the first time: "new" or the kind of identifier.
 	MatchedBy string
@@ -70,11 +73,15 @@ type Head struct {
 	WaitsForPatient string
 }
 
-// Heads reads the heads of the resources named by ids.
+// Heads reads the heads of the resources named by ids. The sub-select with its limit is for the planner: joined openly, a
+// table whose statistics are old is scanned whole for every page.
 func (tx *Tx) Heads(ctx context.Context, connection cura.ConnectionID, t cura.ResourceType, ids []string) (map[string]Head, error) {
 	rows, err := tx.tx.Query(ctx, `
-		SELECT ehr_id, content_hash, last_updated, landing_id, outcome, coalesce(waits_for_patient, '') FROM sync.resources
-		WHERE org_id = $1 AND connection_id = $2 AND resource_type = $3 AND ehr_id = ANY($4)`, tx.org, connection, t, ids)
+		SELECT p.ehr_id, r.*
+		FROM unnest($4::text[]) AS p (ehr_id), LATERAL (
+			SELECT r.content_hash, r.last_updated, r.landing_id, r.outcome, coalesce(r.waits_for_patient, '') FROM sync.resources r
+			WHERE r.org_id = $1 AND r.connection_id = $2 AND r.resource_type = $3 AND r.ehr_id = p.ehr_id LIMIT 1) AS r`,
+		tx.org, connection, t, ids)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +99,7 @@ func (tx *Tx) Heads(ctx context.Context, connection cura.ConnectionID, t cura.Re
 // ApplyPage writes one page: landing, heads, Cura rows, quarantine, reviews, counts, audit, and the cursor or watermark,
 // all or nothing. It returns the counts of the page.
 func (tx *Tx) ApplyPage(ctx context.Context, pass Pass, mappingVersion string, items []Item, advance Advance) (cura.Counts, error) {
-	if err := tx.renewLease(ctx, pass); err != nil {
+	if err := tx.holdLease(ctx, pass); err != nil {
 		return cura.Counts{}, err
 	}
 	if err := tx.stillNew(ctx, items); err != nil {
@@ -103,19 +110,19 @@ func (tx *Tx) ApplyPage(ctx context.Context, pass Pass, mappingVersion string, i
 		return cura.Counts{}, err
 	}
 	var batch pgx.Batch
-	tx.countPage(&batch, pass, counts, advance.Next == "")
+	tx.countPage(&batch, pass, counts, advance.done())
 	tx.advance(&batch, pass, advance)
 	if err := tx.tx.SendBatch(ctx, &batch).Close(); err != nil {
 		return cura.Counts{}, err
 	}
-	if advance.Next == "" {
+	if advance.whole() {
 		if err := tx.recover(ctx, pass); err != nil {
 			return cura.Counts{}, err
 		}
 	}
 	tx.Audit(audit.Record{
 		Kind: audit.PageRead, Connection: pass.Connection, Run: pass.Run, Outcome: audit.Success,
-		Details: map[string]any{"type": pass.Type, "counts": counts, "last_page": advance.Next == ""},
+		Details: map[string]any{"type": pass.Type, "counts": counts, "last_page": advance.done()},
 	})
 	return counts, nil
 }
@@ -141,8 +148,9 @@ func (tx *Tx) stillNew(ctx context.Context, items []Item) error {
 	}
 	var taken bool
 	err := tx.tx.QueryRow(ctx, `
-		SELECT EXISTS (SELECT FROM cura.profile_identifiers i JOIN unnest($2::text[], $3::text[]) AS k (system, value) USING (system, value)
-			WHERE i.org_id = $1)`, tx.org, systems, keys).Scan(&taken)
+		SELECT EXISTS (SELECT FROM unnest($2::text[], $3::text[]) AS k (system, value), LATERAL (
+			SELECT FROM cura.profile_identifiers i WHERE i.org_id = $1 AND i.system = k.system AND i.value = k.value LIMIT 1) AS i)`,
+		tx.org, systems, keys).Scan(&taken)
 	if err == nil && taken {
 		return ErrMatchedMeanwhile
 	}
@@ -152,7 +160,7 @@ func (tx *Tx) stillNew(ctx context.Context, items []Item) error {
 // ApplyWoken writes resources that had landed before and are decided again: rows and audit, but no counts of the run,
 // which counts what the EHR served.
 func (tx *Tx) ApplyWoken(ctx context.Context, pass Pass, mappingVersion string, items []Item) error {
-	if err := tx.renewLease(ctx, pass); err != nil {
+	if err := tx.holdLease(ctx, pass); err != nil {
 		return err
 	}
 	counts, err := tx.applyItems(ctx, pass, mappingVersion, items)
@@ -171,9 +179,10 @@ func (tx *Tx) ApplyWoken(ctx context.Context, pass Pass, mappingVersion string, 
 func (tx *Tx) Woken(ctx context.Context, pass Pass, limit int) ([]Item, error) {
 	rows, err := tx.tx.Query(ctx, `
 		SELECT r.ehr_id, r.content_hash, r.last_updated, r.landing_id, l.version_id, l.raw, l.raw_bytes
-		FROM sync.resources r
-		JOIN sync.patient_links p ON p.org_id = r.org_id AND p.connection_id = r.connection_id AND p.ehr_id = r.waits_for_patient
-		JOIN sync.landing l ON l.org_id = r.org_id AND l.landing_id = r.landing_id
+		FROM sync.resources r, LATERAL (
+			SELECT FROM sync.patient_links p
+			WHERE p.org_id = $1 AND p.connection_id = $2 AND p.ehr_id = r.waits_for_patient LIMIT 1) AS p, LATERAL (
+			SELECT l.version_id, l.raw, l.raw_bytes FROM sync.landing l WHERE l.org_id = $1 AND l.landing_id = r.landing_id LIMIT 1) AS l
 		WHERE r.org_id = $1 AND r.connection_id = $2 AND r.resource_type = $3 AND r.waits_for_patient IS NOT NULL AND l.raw IS NOT NULL
 		LIMIT $4`, tx.org, pass.Connection, pass.Type, limit)
 	if err != nil {
@@ -328,17 +337,22 @@ func (tx *Tx) putHeads(batch *pgx.Batch, pass Pass, items []Item, landed map[str
 		}
 	}
 	batch.Queue(`
-		INSERT INTO sync.resources (org_id, connection_id, resource_type, ehr_id, content_hash, last_updated, landing_id, outcome, waits_for_patient)
-		SELECT $1, $2, $3, * FROM unnest($4::text[], $5::bytea[], $6::timestamptz[], $7::bigint[], $8::text[], $9::text[])
+		INSERT INTO sync.resources AS r (org_id, connection_id, resource_type, partition, ehr_id, content_hash, last_updated, landing_id, outcome,
+			waits_for_patient)
+		SELECT $1, $2, $3, $10, * FROM unnest($4::text[], $5::bytea[], $6::timestamptz[], $7::bigint[], $8::text[], $9::text[])
 		ON CONFLICT (org_id, connection_id, resource_type, ehr_id) DO UPDATE
 			SET content_hash = excluded.content_hash, last_updated = excluded.last_updated, landing_id = excluded.landing_id,
-				outcome = excluded.outcome, waits_for_patient = excluded.waits_for_patient`,
-		tx.org, pass.Connection, pass.Type, ids, hashes, updated, landings, outcomes, waits)
+				outcome = excluded.outcome, waits_for_patient = excluded.waits_for_patient,
+				partition = CASE excluded.partition WHEN '' THEN r.partition ELSE excluded.partition END`,
+		tx.org, pass.Connection, pass.Type, ids, hashes, updated, landings, outcomes, waits, pass.Partition)
 	// What was set aside before has a new outcome now.
 	for _, table := range []string{"sync.quarantine", "sync.reviews"} {
 		batch.Queue(`
 			UPDATE `+table+` SET closed_at = now()
-			WHERE org_id = $1 AND connection_id = $2 AND resource_type = $3 AND ehr_id = ANY($4) AND closed_at IS NULL`,
+			WHERE closed_at IS NULL AND ctid = ANY (ARRAY (
+				SELECT t.ctid FROM unnest($4::text[]) AS p (ehr_id), LATERAL (
+					SELECT ctid FROM `+table+`
+					WHERE org_id = $1 AND connection_id = $2 AND resource_type = $3 AND ehr_id = p.ehr_id AND closed_at IS NULL LIMIT 1) AS t))`,
 			tx.org, pass.Connection, pass.Type, ids)
 	}
 }

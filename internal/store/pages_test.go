@@ -121,7 +121,7 @@ func TestAPageIsWrittenWholeAndTheWatermarkMovesWithTheLast(t *testing.T) {
 	pass := f.lease(t, f.pass(cura.Patient))
 	p1, p2 := patient("p1", "100"), patient("p2", "200")
 
-	counts, err := f.apply(t, pass, store.Advance{Next: "link-2", Candidate: serverTime}, p1)
+	counts, err := f.apply(t, pass, store.Advance{Cursor: &store.Cursor{Next: "link-2", Candidate: &serverTime}}, p1)
 	require.NoError(t, err)
 	require.Equal(t, cura.Counts{Served: 1, Landed: 1, Stored: 1}, counts)
 	require.Empty(t, storetest.Query[time.Time](t, db, "SELECT watermark FROM sync.watermarks"), "not before the last page")
@@ -168,7 +168,7 @@ func TestAVersionThatHasLandedIsLookedAtAgainWithoutLandingTwice(t *testing.T) {
 	pass := f.lease(t, f.pass(cura.Observation))
 	early := observation("o1", "mmol/L", p.Profile)
 	early.Outcome, early.WaitsForPatient = store.InReview, "p1"
-	_, err := f.apply(t, pass, store.Advance{Next: "link-2", Candidate: serverTime}, early)
+	_, err := f.apply(t, pass, store.Advance{Cursor: &store.Cursor{Next: "link-2", Candidate: &serverTime}}, early)
 	require.NoError(t, err)
 	var head store.Head
 	require.NoError(t, f.in(t, func(tx *store.Tx) error {
@@ -283,15 +283,15 @@ func TestAnotherRunsPassDoesntDisturbTheCursor(t *testing.T) {
 	db := cluster.New(t)
 	f := newFixture(t, db)
 	backfill := f.lease(t, f.pass(cura.Observation))
-	_, err := f.apply(t, backfill, store.Advance{Next: "link-2", Candidate: serverTime})
+	_, err := f.apply(t, backfill, store.Advance{Cursor: &store.Cursor{Next: "link-2", Candidate: &serverTime}})
 	require.NoError(t, err)
 	require.NoError(t, f.in(t, func(tx *store.Tx) error { return tx.ReleaseLease(t.Context(), backfill) }))
 
 	other := store.Pass{Connection: f.connection, Type: cura.Observation, Run: uuid.NewString()}
 	f.startRun(t, other.Run, cura.RunIncremental)
 	other = f.lease(t, other)
-	for _, next := range []string{"other-2", ""} {
-		_, err = f.apply(t, other, store.Advance{Next: next, Candidate: serverTime})
+	for _, next := range []*store.Cursor{{Next: "other-2", Candidate: &serverTime}, nil} {
+		_, err = f.apply(t, other, store.Advance{Cursor: next, Candidate: serverTime})
 		require.NoError(t, err)
 	}
 	require.NoError(t, f.in(t, func(tx *store.Tx) error {
@@ -401,4 +401,29 @@ func TestAnotherServersWatermarksAreForgotten(t *testing.T) {
 	require.Len(t, storetest.Query[time.Time](t, db, "SELECT watermark FROM sync.watermarks"), 1)
 	edit("https://elsewhere.example/fhir")
 	require.Empty(t, storetest.Query[time.Time](t, db, "SELECT watermark FROM sync.watermarks"))
+}
+
+// TestWhatNoForeignKeyGuardsHolds: 00011_hot_path.sql leaves it to the transaction that every row's landing and every landing's
+// run are there.
+func TestWhatNoForeignKeyGuardsHolds(t *testing.T) {
+	t.Parallel()
+	db := cluster.New(t)
+	f := newFixture(t, db)
+	p := patient("p1", "100")
+	f.applyPatient(t, f.pass(cura.Patient), p)
+	bad := item("o2", "bad")
+	bad.Outcome, bad.Reasons = store.Quarantined, []store.Reason{{Path: "Observation.status", Text: "is required"}}
+	pass := f.lease(t, f.pass(cura.Observation))
+	for _, unit := range []string{"mmol/L", "g/L"} {
+		_, err := f.apply(t, pass, store.Advance{Candidate: serverTime}, observation("o1", unit, p.Profile), bad)
+		require.NoError(t, err)
+	}
+	for _, table := range []string{"sync.resources", "labs.observations", "cura.profiles", "sync.quarantine"} {
+		require.Equal(t, []int64{0}, storetest.Query[int64](t, db, `
+			SELECT count(*) FROM `+table+` t LEFT JOIN sync.landing l USING (org_id, landing_id) WHERE l.landing_id IS NULL OR l.ehr_id <> t.ehr_id`), table)
+	}
+	require.Equal(t, []int64{0}, storetest.Query[int64](t, db, "SELECT count(*) FROM sync.landing l LEFT JOIN sync.runs r USING (org_id, run_id) WHERE r.run_id IS NULL"))
+	orphan := observation("o3", "mmol/L", cura.ProfileID(uuid.NewString()))
+	_, err := f.apply(t, pass, store.Advance{Candidate: serverTime}, orphan)
+	require.ErrorContains(t, err, "profile_id_fkey", "whose a record is, a foreign key still guards")
 }

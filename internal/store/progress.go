@@ -112,63 +112,31 @@ func (tx *Tx) Runs(ctx context.Context, id cura.ConnectionID, since time.Time, l
 type Pass struct {
 	Connection cura.ConnectionID
 	Type       cura.ResourceType
-	Partition  string
-	Run        string
-	Fence      int64
+	// Partition is a roster member's id; "" where the whole system is searched.
+	Partition string
+	Run       string
+	Fence     int64
 }
 
-// leaseTTL is how long a reader that fell silent keeps others out. Each page renews it.
-const leaseTTL = 2 * time.Minute
-
-// TakeLease makes run the only reader of (connection, type) and returns pass with its fence. The same run takes over
-// from itself at once, as it does after a crash; another run gets fault.Busy until the lease is released or runs out.
-func (tx *Tx) TakeLease(ctx context.Context, pass Pass) (Pass, error) {
-	err := tx.tx.QueryRow(ctx, `
-		INSERT INTO sync.leases (org_id, connection_id, resource_type, holder, fence, expires_at)
-		VALUES ($1, $2, $3, $4, 1, now() + $5)
-		ON CONFLICT (org_id, connection_id, resource_type) DO UPDATE
-			SET holder = excluded.holder, fence = sync.leases.fence + 1, expires_at = excluded.expires_at
-			WHERE sync.leases.holder = excluded.holder OR sync.leases.expires_at < now()
-		RETURNING fence`, tx.org, pass.Connection, pass.Type, pass.Run, leaseTTL).Scan(&pass.Fence)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return pass, fault.Newf("taking the lease", fault.Busy, "another run is reading %s", pass.Type).After(5 * time.Second)
-	}
-	return pass, err
-}
-
-// renewLease proves that pass still holds its lease; without it the page isn't committed.
-func (tx *Tx) renewLease(ctx context.Context, pass Pass) error {
-	tag, err := tx.tx.Exec(ctx, `
-		UPDATE sync.leases SET expires_at = now() + $6
-		WHERE org_id = $1 AND connection_id = $2 AND resource_type = $3 AND holder = $4 AND fence = $5`,
-		tx.org, pass.Connection, pass.Type, pass.Run, pass.Fence, leaseTTL)
-	if err == nil && tag.RowsAffected() == 0 {
-		return fault.Newf("renewing the lease", fault.Busy, "another reader of %s has taken over", pass.Type)
-	}
-	return err
-}
-
-// ReleaseLease lets the next reader in. The row stays, since its fence must go on growing.
-func (tx *Tx) ReleaseLease(ctx context.Context, pass Pass) error {
-	_, err := tx.tx.Exec(ctx, `
-		UPDATE sync.leases SET expires_at = '-infinity', holder = ''
-		WHERE org_id = $1 AND connection_id = $2 AND resource_type = $3 AND holder = $4 AND fence = $5`,
-		tx.org, pass.Connection, pass.Type, pass.Run, pass.Fence)
-	return err
-}
-
-// Cursor is where a pass stands: Next is the link to follow, empty where the pass has to begin. Next may hold PHI and
+// Cursor is where a pass stands: Next is the link to follow, empty where the window has to begin. Next may hold PHI and
 // stays in the database and in the process that follows it.
 type Cursor struct {
-	Since     *time.Time
+	// Since and Until are the window of _lastUpdated that is being read; nil: unbounded on that side.
+	Since, Until *time.Time
+	// Slice is which of the type's searches is being made.
+	Slice     int
 	Next      string
 	Candidate *time.Time
-	// Restarts is how often the pass began again because the server had forgotten its page links.
+	// After is the roster member up to whom a pass over a roster has come.
+	After string
+	// Rows are those of the window so far, and Total what the server said they are; 0: unknown.
+	Rows, Total int
+	// Restarts is how often the window began again: because the server had forgotten its page links, or skipped rows.
 	Restarts int
 	// PageSize is the _count to ask for; 0: the usual one.
 	PageSize int
-	// Done says that this run has read the pass to its end.
-	Done bool
+	// Begun says that the run has a cursor; Done, that it has read the pass to its end.
+	Begun, Done bool
 }
 
 // Cursor reads where the run's pass stands.
@@ -181,28 +149,38 @@ func (tx *Tx) Cursor(ctx context.Context, pass Pass) (Cursor, error) {
 		return c, err
 	}
 	err = tx.tx.QueryRow(ctx, `
-		SELECT since, next_link, candidate, restarts, page_size FROM sync.cursors
+		SELECT since, until, slice, next_link, candidate, after_member, rows_seen, rows_total, restarts, page_size FROM sync.cursors
 		WHERE org_id = $1 AND connection_id = $2 AND resource_type = $3 AND partition = $4 AND run_id = $5`,
-		tx.org, pass.Connection, pass.Type, pass.Partition, pass.Run).Scan(&c.Since, &c.Next, &c.Candidate, &c.Restarts, &c.PageSize)
+		tx.org, pass.Connection, pass.Type, pass.Partition, pass.Run).
+		Scan(&c.Since, &c.Until, &c.Slice, &c.Next, &c.Candidate, &c.After, &c.Rows, &c.Total, &c.Restarts, &c.PageSize)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Cursor{}, nil
 	}
+	c.Begun = err == nil
 	return c, err
 }
 
-// RestartPass makes the pass begin again at its watermark: because the server has forgotten its page links, which is
-// counted, or with pages of another size.
-func (tx *Tx) RestartPass(ctx context.Context, pass Pass, restarts, pageSize int) error {
-	if err := tx.renewLease(ctx, pass); err != nil {
+// MoveCursor puts the run's pass somewhere else: to the beginning of a window, or behind a roster member.
+func (tx *Tx) MoveCursor(ctx context.Context, pass Pass, c Cursor) error {
+	if err := tx.holdLease(ctx, pass); err != nil {
 		return err
 	}
-	_, err := tx.tx.Exec(ctx, `
-		INSERT INTO sync.cursors (org_id, connection_id, resource_type, partition, run_id, next_link, restarts, page_size)
-		VALUES ($1, $2, $3, $4, $5, '', $6, $7)
+	var batch pgx.Batch
+	tx.putCursor(&batch, pass, c)
+	return tx.tx.SendBatch(ctx, &batch).Close()
+}
+
+func (tx *Tx) putCursor(batch *pgx.Batch, pass Pass, c Cursor) {
+	batch.Queue(`
+		INSERT INTO sync.cursors (org_id, connection_id, resource_type, partition, run_id, since, until, slice, next_link, candidate,
+			after_member, rows_seen, rows_total, restarts, page_size)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
 		ON CONFLICT (org_id, connection_id, resource_type, partition, run_id) DO UPDATE
-			SET next_link = '', since = NULL, candidate = NULL, restarts = excluded.restarts, page_size = excluded.page_size`,
-		tx.org, pass.Connection, pass.Type, pass.Partition, pass.Run, restarts, pageSize)
-	return err
+			SET since = excluded.since, until = excluded.until, slice = excluded.slice, next_link = excluded.next_link,
+				candidate = excluded.candidate, after_member = excluded.after_member, rows_seen = excluded.rows_seen,
+				rows_total = excluded.rows_total, restarts = excluded.restarts, page_size = excluded.page_size`,
+		tx.org, pass.Connection, pass.Type, pass.Partition, pass.Run, c.Since, c.Until, c.Slice, c.Next, c.Candidate, c.After,
+		c.Rows, c.Total, c.Restarts, c.PageSize)
 }
 
 // Watermark reads up to when (connection, type, partition) has been read whole; nil: never.
@@ -235,34 +213,49 @@ func (tx *Tx) Watermarks(ctx context.Context, id cura.ConnectionID) (map[cura.Re
 	return marks, err
 }
 
-// Advance says where a pass stands after a page: at a link, or at its end.
+// Advance says where a pass stands after a page.
 type Advance struct {
-	Since     time.Time // what the pass asked for; zero: everything
-	Next      string    // the link to the next page; empty: this was the last
-	Candidate time.Time // the server's time on the first page
+	// Cursor is where the pass goes on; nil: the page was its last.
+	Cursor *Cursor
+	// Candidate is the server's time on the pass's first page: the watermark that the last page sets.
+	Candidate time.Time
+	// Keep leaves cursor, watermark and dead letters as they are: the page is one patient's of a roster (FinishPatient closes
+	// that), or what one resource's own read has brought.
+	Keep bool
+	// Part says that less than the whole was asked for, at a person's wish: the pass ends, and no watermark moves.
+	Part bool
 }
 
-// advance moves the cursor, or after the last page the watermark, in the transaction of the page's rows. A watermark
-// never moves back.
+// done reports whether the page was the last of its pass.
+func (a Advance) done() bool { return a.Cursor == nil && !a.Keep }
+
+// whole reports whether everything up to Candidate has been read with this page.
+func (a Advance) whole() bool { return a.done() && !a.Part }
+
+// advance moves the cursor, or after the last page the watermark, in the transaction of the page's rows.
 func (tx *Tx) advance(batch *pgx.Batch, pass Pass, a Advance) {
-	if a.Next != "" {
-		var since *time.Time
-		if !a.Since.IsZero() {
-			since = &a.Since
-		}
-		batch.Queue(`
-			INSERT INTO sync.cursors (org_id, connection_id, resource_type, partition, run_id, since, next_link, candidate)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-			ON CONFLICT (org_id, connection_id, resource_type, partition, run_id) DO UPDATE
-				SET since = excluded.since, next_link = excluded.next_link, candidate = excluded.candidate`,
-			tx.org, pass.Connection, pass.Type, pass.Partition, pass.Run, since, a.Next, a.Candidate)
+	switch {
+	case a.Keep:
 		return
+	case a.Cursor != nil:
+		tx.putCursor(batch, pass, *a.Cursor)
+		return
+	case !a.Part:
+		tx.putWatermark(batch, pass, a.Candidate)
 	}
+	tx.dropCursor(batch, pass)
+}
+
+// putWatermark records up to when pass has been read whole. A watermark never moves back.
+func (tx *Tx) putWatermark(batch *pgx.Batch, pass Pass, at time.Time) {
 	batch.Queue(`
 		INSERT INTO sync.watermarks (org_id, connection_id, resource_type, partition, watermark) VALUES ($1, $2, $3, $4, $5)
 		ON CONFLICT (org_id, connection_id, resource_type, partition) DO UPDATE
 			SET watermark = greatest(sync.watermarks.watermark, excluded.watermark), updated_at = now()`,
-		tx.org, pass.Connection, pass.Type, pass.Partition, a.Candidate)
+		tx.org, pass.Connection, pass.Type, pass.Partition, at)
+}
+
+func (tx *Tx) dropCursor(batch *pgx.Batch, pass Pass) {
 	batch.Queue(`
 		DELETE FROM sync.cursors
 		WHERE org_id = $1 AND connection_id = $2 AND resource_type = $3 AND partition = $4 AND run_id = $5`,

@@ -24,8 +24,10 @@ func (tx *Tx) Patients(ctx context.Context, connection cura.ConnectionID, ids []
 	rows, err := tx.tx.Query(ctx, `
 		SELECT p.ehr_id, coalesce(l.profile_id::text, ''), coalesce(r.outcome = 'in_review', false)
 		FROM unnest($3::text[]) AS p (ehr_id)
-		LEFT JOIN sync.patient_links l ON l.org_id = $1 AND l.connection_id = $2 AND l.ehr_id = p.ehr_id
-		LEFT JOIN sync.resources r ON r.org_id = $1 AND r.connection_id = $2 AND r.resource_type = 'Patient' AND r.ehr_id = p.ehr_id
+		LEFT JOIN LATERAL (SELECT l.profile_id FROM sync.patient_links l
+			WHERE l.org_id = $1 AND l.connection_id = $2 AND l.ehr_id = p.ehr_id LIMIT 1) AS l ON true
+		LEFT JOIN LATERAL (SELECT r.ehr_id, r.outcome FROM sync.resources r
+			WHERE r.org_id = $1 AND r.connection_id = $2 AND r.resource_type = 'Patient' AND r.ehr_id = p.ehr_id LIMIT 1) AS r ON true
 		WHERE l.profile_id IS NOT NULL OR r.ehr_id IS NOT NULL`, tx.org, connection, ids)
 	if err != nil {
 		return nil, err
@@ -43,18 +45,27 @@ func (tx *Tx) Patients(ctx context.Context, connection cura.ConnectionID, ids []
 // Candidates finds the profiles of the org that carry one of values in system, by value. With cura-id the value may be
 // a profile's own id.
 func (tx *Tx) Candidates(ctx context.Context, connection cura.ConnectionID, strategy cura.MatchStrategy, values []string) (map[string][]match.Candidate, error) {
+	var ids []string
+	for _, value := range values {
+		// Only as Cura writes it: an identifier is an exact value.
+		if id, err := uuid.Parse(value); err == nil && id.String() == value && strategy.By == cura.MatchCuraID {
+			ids = append(ids, value)
+		}
+	}
 	rows, err := tx.tx.Query(ctx, `
 		WITH found AS (
-			SELECT DISTINCT value, profile_id FROM cura.profile_identifiers
-			WHERE org_id = $1 AND system = $3 AND value = ANY($4)
+			SELECT i.value, i.profile_id FROM unnest($4::text[]) AS v (value), LATERAL (
+				SELECT i.value, i.profile_id FROM cura.profile_identifiers i
+				WHERE i.org_id = $1 AND i.system = $3 AND i.value = v.value OFFSET 0) AS i
 			UNION
-			SELECT profile_id::text, profile_id FROM cura.profiles WHERE org_id = $1 AND $5 AND profile_id::text = ANY($4)
+			SELECT i.id::text, i.id FROM unnest($5::uuid[]) AS i (id), LATERAL (
+				SELECT FROM cura.profiles p WHERE p.org_id = $1 AND p.profile_id = i.id LIMIT 1) AS p
 		)
 		SELECT f.value, p.profile_id, p.birth_date, p.family, p.connection_id, p.ehr_id, p.last_updated,
 			coalesce((SELECT l.ehr_id FROM sync.patient_links l
 				WHERE l.org_id = $1 AND l.connection_id = $2 AND l.profile_id = p.profile_id ORDER BY l.ehr_id LIMIT 1), '')
 		FROM found f JOIN cura.profiles p ON p.org_id = $1 AND p.profile_id = f.profile_id
-		ORDER BY p.profile_id`, tx.org, connection, strategy.System, values, strategy.By == cura.MatchCuraID)
+		ORDER BY p.profile_id`, tx.org, connection, strategy.System, values, ids)
 	if err != nil {
 		return nil, err
 	}
