@@ -17,6 +17,8 @@ import (
 	"github.com/cura-health/ehr-sync/internal/cura"
 	"github.com/cura-health/ehr-sync/internal/ehr"
 	"github.com/cura-health/ehr-sync/internal/fhir"
+	"github.com/cura-health/ehr-sync/internal/metrics"
+	"github.com/cura-health/ehr-sync/internal/profile"
 	"github.com/cura-health/ehr-sync/internal/secrets"
 	"github.com/cura-health/ehr-sync/internal/store"
 )
@@ -29,7 +31,13 @@ type Activities struct {
 	temporal  client.Client
 	validator *fhir.Validator
 	webhook   *http.Client
-	log       *slog.Logger
+	// deliveries, pacing and metrics belong to alert.go, pace.go and internal/metrics.
+	deliveries *deliveries
+	pacing     pacing
+	metrics    *metrics.Recorder
+	// cpu is held while resources are validated and mapped.
+	cpu processors
+	log *slog.Logger
 
 	mu      sync.Mutex
 	clients map[cura.ConnectionID]openClient
@@ -39,6 +47,8 @@ type Activities struct {
 // so that its token and its connections are.
 type openClient struct {
 	client  *ehr.Client
+	profile *profile.Profile
+	pace    *pacer
 	version string
 }
 
@@ -50,13 +60,19 @@ func New(s *store.Store, sealer *secrets.Sealer, cfg config.Config, temporal cli
 	}
 	return &Activities{
 		store: s, sealer: sealer, cfg: cfg, temporal: temporal, validator: validator, log: log,
-		webhook: &http.Client{Timeout: 10 * time.Second},
-		clients: map[cura.ConnectionID]openClient{},
+		webhook:    &http.Client{Timeout: 10 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
+		deliveries: newDeliveries(),
+		cpu:        newProcessors(),
+		clients:    map[cura.ConnectionID]openClient{},
 	}, nil
 }
 
-// Close closes the EHR clients.
+// Measure has what the activities do counted. Call it before they run.
+func (a *Activities) Measure(r *metrics.Recorder) { a.metrics = r }
+
+// Close waits for alerts that are being delivered and closes the EHR clients.
 func (a *Activities) Close() {
+	a.deliveries.close()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, c := range a.clients {
@@ -71,12 +87,15 @@ type Target struct {
 	Connection cura.ConnectionID `json:"connection"`
 }
 
+// beat is how often a long activity says that it is alive.
+const beat = 2 * time.Second
+
 // heartbeat keeps a long activity alive and its cancellation quick while fn runs. What it tells is for the Web UI.
-func heartbeat(ctx context.Context, every time.Duration, details func() any) (stop func()) {
+func heartbeat(ctx context.Context, details func() any) (stop func()) {
 	done := make(chan struct{})
 	var once sync.Once
 	go func() {
-		ticker := time.NewTicker(every)
+		ticker := time.NewTicker(beat)
 		defer ticker.Stop()
 		for {
 			select {

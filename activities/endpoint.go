@@ -2,7 +2,6 @@ package activities
 
 import (
 	"context"
-	"time"
 
 	"github.com/cura-health/ehr-sync/internal/audit"
 	"github.com/cura-health/ehr-sync/internal/cura"
@@ -16,13 +15,15 @@ type EndpointResult struct {
 	Checks    int                 `json:"checks"`
 	Problems  []cura.Check        `json:"problems,omitempty"`
 	Forbidden []cura.ResourceType `json:"forbidden,omitempty"`
+	// Strategies say how each type will be read, and why.
+	Strategies []cura.StrategyChoice `json:"strategies,omitempty"`
 }
 
 // TestEndpoint tests a connection's endpoints and keeps the report. A failed check is a result, not an error.
 func (a *Activities) TestEndpoint(ctx context.Context, in Target) (EndpointResult, error) {
-	defer heartbeat(ctx, 2*time.Second, func() any { return "testing" })()
+	defer heartbeat(ctx, func() any { return "testing" })()
 	report, err := a.RunEndpointTest(ctx, in, audit.Worker)
-	result := EndpointResult{Verdict: report.Verdict(), Checks: len(report.Checks), Forbidden: report.Forbidden}
+	result := EndpointResult{Verdict: report.Verdict(), Checks: len(report.Checks), Forbidden: report.Forbidden, Strategies: report.Strategies}
 	for _, c := range report.Checks {
 		if c.Verdict != cura.VerdictOK {
 			result.Problems = append(result.Problems, c)
@@ -38,10 +39,27 @@ func (a *Activities) RunEndpointTest(ctx context.Context, in Target, actor strin
 	if err != nil {
 		return cura.EndpointReport{}, err
 	}
-	report := ehr.Test(ctx, cfg, ehr.TestOptions{Types: conn.Types})
+	options := ehr.TestOptions{Types: conn.Types, Profile: cfg.Profile, Overrides: conn.Strategies}
+	err = a.store.InOrg(ctx, in.Org, func(tx *store.Tx) error {
+		members, err := tx.Members(ctx, in.Connection, "", 1)
+		if len(members) > 0 {
+			options.Patient = members[0].EHRID
+		}
+		return err
+	})
+	if err != nil {
+		return cura.EndpointReport{}, err
+	}
+	cfg.Pace = insisting{a.pace(in, cfg.Profile)} // a test of an EHR that is down mustn't wait for the next probe
+	report := ehr.Test(ctx, cfg, options)
 	err = a.store.InOrg(ctx, in.Org, func(tx *store.Tx) error {
 		if err := tx.PutEndpointTest(ctx, in.Connection, report, actor); err != nil {
 			return err
+		}
+		if len(report.Strategies) > 0 {
+			if err := tx.PutStrategies(ctx, in.Connection, report.Strategies); err != nil {
+				return err
+			}
 		}
 		for _, t := range report.Forbidden {
 			if err := tx.SwitchTypeOff(ctx, in.Connection, t, "the EHR forbids it (403)"); err != nil {

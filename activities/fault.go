@@ -46,7 +46,8 @@ func temporalError(ctx context.Context, err error) error {
 	case fault.Busy:
 		options.Category = temporal.ApplicationErrorCategoryBenign
 		options.NextRetryDelay = max(f.RetryAfter, time.Second)
-	case fault.Auth, fault.Scope, fault.TLS, fault.Protocol, fault.Unsupported, fault.Data, fault.Config, fault.NotFound, fault.Conflict:
+	case fault.Auth, fault.Scope, fault.TLS, fault.Protocol, fault.Unsupported, fault.Data, fault.Config, fault.NotFound, fault.Conflict,
+		fault.Depth, fault.Paused:
 		options.NonRetryable = true
 	}
 	if f.Attempts > 0 {

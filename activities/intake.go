@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/cura-health/ehr-sync/internal/cura"
 	"github.com/cura-health/ehr-sync/internal/fhir"
@@ -20,8 +21,11 @@ import (
 	"github.com/cura-health/ehr-sync/mappings"
 )
 
-// intake takes one page of entries through the steps that every resource passes, whichever way it came:
-// hash (unchanged? done) -> validate -> map -> match. It decides an outcome for each; the store writes them.
+// intake takes the entries of one page through the steps that every resource passes, whichever way it came. prepare does what
+// depends on the resource alone: hash (unchanged? done) -> validate -> map. settle does what depends on what is there when the
+// page is written: unchanged after all, older, a repeat, whose patient. The store writes the outcome.
+//
+// An intake is one page's. The next page's is a copy, and may prepare while this one's items are settled and written.
 type intake struct {
 	a        *Activities
 	pass     store.Pass
@@ -38,12 +42,87 @@ type intake struct {
 	decisions map[string]match.Decision
 }
 
-// decide gives the items of a page, in the order of its entries.
+// decide prepares and settles a page at once.
 func (in *intake) decide(ctx context.Context, entries []fhir.Entry) ([]store.Item, error) {
+	items, err := in.prepare(ctx, entries)
+	if err != nil {
+		return nil, err
+	}
+	return items, in.settle(ctx, items)
+}
+
+// prepare gives the items of a page, in the order of its entries, validated and mapped where they aren't unchanged by what
+// the database holds now. That is a hint: the pages before may still be on their way there.
+func (in *intake) prepare(ctx context.Context, entries []fhir.Entry) ([]store.Item, error) {
 	items := make([]store.Item, len(entries))
-	ids := make([]string, len(entries))
 	for i, e := range entries {
 		items[i] = in.newItem(e)
+	}
+	heads, err := in.heads(ctx, items)
+	if err != nil {
+		return nil, err
+	}
+	var changed []*store.Item
+	for i := range items {
+		if it := &items[i]; it.Mapped == "" && !unchanged(it, heads) {
+			changed = append(changed, it)
+		}
+	}
+	return items, in.read(ctx, changed)
+}
+
+// settle decides the outcome of each item, in the order of the pages and right before they are written. Items that were
+// settled before are settled anew: ErrMatchedMeanwhile of the store asks for it.
+func (in *intake) settle(ctx context.Context, items []store.Item) error {
+	heads, err := in.heads(ctx, items)
+	if err != nil {
+		return err
+	}
+	for i := range items {
+		unsettle(&items[i])
+	}
+	dropRepeats(items)
+	var unread []*store.Item
+	for i := range items {
+		switch it := &items[i]; {
+		case it.Outcome == store.Unchanged:
+		case unchanged(it, heads):
+			it.Outcome = store.Unchanged
+		case it.Mapped == "":
+			// It was unchanged when the page was prepared, and another version has been written since.
+			unread = append(unread, it)
+		}
+	}
+	if err := in.read(ctx, unread); err != nil {
+		return err
+	}
+	for i := range items {
+		if items[i].Outcome == "" {
+			items[i].Outcome = items[i].Mapped
+		}
+	}
+	return in.tie(ctx, items)
+}
+
+// again decides about resources that have landed before.
+func (in *intake) again(ctx context.Context, items []store.Item) ([]store.Item, error) {
+	all := make([]*store.Item, len(items))
+	for i := range items {
+		all[i] = &items[i]
+	}
+	if err := in.read(ctx, all); err != nil {
+		return nil, err
+	}
+	for _, it := range all {
+		it.Outcome = it.Mapped
+	}
+	return items, in.tie(ctx, items)
+}
+
+// heads reads what the database holds of the items.
+func (in *intake) heads(ctx context.Context, items []store.Item) (map[string]store.Head, error) {
+	ids := make([]string, len(items))
+	for i := range items {
 		ids[i] = items[i].EHRID
 	}
 	var heads map[string]store.Head
@@ -52,33 +131,22 @@ func (in *intake) decide(ctx context.Context, entries []fhir.Entry) ([]store.Ite
 		heads, err = tx.Heads(ctx, in.pass.Connection, in.pass.Type, ids)
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	dropRepeats(items)
-	for i := range items {
-		if items[i].Outcome == store.Unchanged {
-			continue
-		}
-		head, ok := heads[items[i].EHRID]
-		if ok && (bytes.Equal(head.Hash, items[i].Hash[:]) || older(items[i].LastUpdated, head.LastUpdated)) {
-			items[i].Outcome = store.Unchanged
-		}
-	}
-	for i := range items {
-		if items[i].Outcome == "" {
-			in.read(&items[i], entries[i])
-		}
-	}
-	return items, in.tie(ctx, items)
+	return heads, err
 }
 
-// again decides about resources that have landed before.
-func (in *intake) again(ctx context.Context, items []store.Item) ([]store.Item, error) {
-	for i := range items {
-		in.read(&items[i], fhir.Entry{Resource: items[i].Raw, Size: items[i].RawBytes, Type: string(in.pass.Type)})
+// unchanged reports whether an item brings nothing new: the content is known, or it is an older version.
+func unchanged(it *store.Item, heads map[string]store.Head) bool {
+	head, ok := heads[it.EHRID]
+	return ok && (bytes.Equal(head.Hash, it.Hash[:]) || older(it.LastUpdated, head.LastUpdated))
+}
+
+// unsettle takes back what settle has decided, and leaves what the resource alone says.
+func unsettle(it *store.Item) {
+	if it.Mapped != store.Quarantined {
+		it.Reasons = nil
 	}
-	return items, in.tie(ctx, items)
+	it.Outcome, it.Profile, it.MatchedBy, it.MatchSystem, it.MatchKeys = "", "", "", "", nil
+	it.WaitsForPatient, it.ReviewReason, it.Candidates = "", "", nil
 }
 
 // tie finds the profiles that the items belong to.
@@ -104,7 +172,19 @@ func (in *intake) newItem(e fhir.Entry) store.Item {
 	if err == nil && (in.serverTime.IsZero() || at.Before(in.serverTime.Add(time.Minute))) {
 		it.LastUpdated = &at
 	}
+	switch {
+	case e.Oversize:
+		reject(&it, store.Reason{Path: string(in.pass.Type), Text: fmt.Sprintf("has %d bytes, which is above the cap", e.Size)})
+	case e.Resource == nil:
+		reject(&it, store.Reason{Path: "Bundle.entry.resource", Text: "is missing"})
+	case e.Type != string(in.pass.Type):
+		reject(&it, store.Reason{Path: "resourceType", Text: "isn't the type that was asked for"})
+	}
 	return it
+}
+
+func reject(it *store.Item, reasons ...store.Reason) {
+	it.Mapped, it.Reasons = store.Quarantined, reasons
 }
 
 // older reports whether a was updated before b; an unknown time is never older.
@@ -137,33 +217,51 @@ func (in *intake) patients(ctx context.Context, ids []string) (map[string]store.
 	return states, err
 }
 
-// read validates and maps one resource: to Stored, for now, or to Quarantined with the reasons.
-func (in *intake) read(it *store.Item, e fhir.Entry) {
-	reject := func(reasons ...store.Reason) {
-		it.Outcome, it.Reasons = store.Quarantined, reasons
+// read validates and maps items, on as many goroutines as the process has processors and nothing else is reading.
+func (in *intake) read(ctx context.Context, items []*store.Item) error {
+	var group errgroup.Group
+	for len(items) > 0 {
+		// A handful at once, so that taking turns costs nothing; one large resource is a handful.
+		n, size := 0, int64(0)
+		for n < len(items) && n < 32 && (n == 0 || size+items[n].RawBytes <= handful) {
+			size += items[n].RawBytes
+			n++
+		}
+		weight, some := in.a.cpu.weight(size), items[:n]
+		items = items[n:]
+		if err := in.a.cpu.Acquire(ctx, weight); err != nil {
+			return errors.Join(err, group.Wait())
+		}
+		group.Go(func() error {
+			defer in.a.cpu.Release(weight)
+			for _, it := range some {
+				in.readOne(it)
+			}
+			return nil
+		})
 	}
+	return group.Wait()
+}
+
+// readOne validates and maps one resource: to Stored, for now, or to Quarantined with the reasons.
+func (in *intake) readOne(it *store.Item) {
 	path := string(in.pass.Type)
-	switch {
-	case e.Oversize:
-		reject(store.Reason{Path: path, Text: fmt.Sprintf("has %d bytes, which is above the cap", e.Size)})
-		return
-	case e.Resource == nil:
-		reject(store.Reason{Path: "Bundle.entry.resource", Text: "is missing"})
-		return
-	case e.Type != string(in.pass.Type):
-		reject(store.Reason{Path: "resourceType", Text: "isn't the type that was asked for"})
-		return
-	}
-	if err := in.a.validator.Validate(e.Resource); err != nil {
-		reject(invalid(path, err)...)
+	defer func() {
+		// A panic on a goroutine of our own would end the process: it is a fault of this one resource.
+		if recover() != nil {
+			reject(it, store.Reason{Path: path, Text: "can't be mapped"})
+		}
+	}()
+	if err := in.a.validator.Validate(it.Raw); err != nil {
+		reject(it, invalid(path, err)...)
 		return
 	}
-	record, err := mappings.Map(e.Resource)
+	record, err := mappings.Map(it.Raw)
 	if err != nil {
-		reject(unmappable(path, err)...)
+		reject(it, unmappable(path, err)...)
 		return
 	}
-	it.Outcome, it.Record = store.Stored, record
+	it.Mapped, it.Record = store.Stored, record
 }
 
 func invalid(path string, err error) []store.Reason {
@@ -201,8 +299,8 @@ func (in *intake) setAside(ctx context.Context, items []store.Item) error {
 			return err
 		}
 		if !holds {
+			reject(&items[i], store.Reason{Path: string(in.pass.Type), Text: "has a value that the database can't hold"})
 			items[i].Outcome = store.Quarantined
-			items[i].Reasons = []store.Reason{{Path: string(in.pass.Type), Text: "has a value that the database can't hold"}}
 		}
 	}
 	return nil

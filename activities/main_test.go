@@ -1,9 +1,14 @@
 package activities_test
 
 import (
+	"bytes"
+	"cmp"
+	"encoding/json"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -14,6 +19,7 @@ import (
 	"github.com/cura-health/ehr-sync/activities"
 	"github.com/cura-health/ehr-sync/internal/config"
 	"github.com/cura-health/ehr-sync/internal/cura"
+	"github.com/cura-health/ehr-sync/internal/profile"
 	"github.com/cura-health/ehr-sync/internal/sandbox"
 	"github.com/cura-health/ehr-sync/internal/secrets"
 	"github.com/cura-health/ehr-sync/internal/store"
@@ -45,6 +51,12 @@ type options struct {
 	types   []cura.ResourceType
 	config  func(*config.Config)
 	match   string
+	profile string
+	params  map[string]string
+	// strategy, where it isn't empty, is the operator's for all types.
+	strategy cura.Strategy
+	// roster puts every patient of the sandbox on the roster.
+	roster bool
 }
 
 func newHospital(t *testing.T, o options) *hospital {
@@ -81,11 +93,17 @@ func newHospital(t *testing.T, o options) *hospital {
 	require.NoError(t, err)
 	c := cura.Connection{
 		ID: cura.ConnectionID(uuid.NewString()), Name: "main", BaseURL: ehr.BaseURL(), ClientID: ehr.ClientID(), CAPEM: string(ehr.CAPEM()),
-		Match: strategy, EHRProfile: "generic", Types: types,
+		Match: strategy, EHRProfile: cmp.Or(o.profile, "generic"), ProfileParams: o.params, Types: types, Strategies: map[cura.ResourceType]cura.Strategy{},
+		RosterSource: cura.RosterList,
 	}
-	for _, typ := range types {
-		c.Scopes = append(c.Scopes, "system/"+string(typ)+".rs")
+	if o.strategy != "" {
+		for _, typ := range types {
+			c.Strategies[typ] = o.strategy
+		}
 	}
+	vendor, err := profile.Builtin(c.EHRProfile)
+	require.NoError(t, err)
+	c.Scopes = vendor.ScopesFor(types)
 	sealed, err := sealer.Seal(org.ID, c.ID, secrets.ClientSecret, ehr.ClientSecret())
 	require.NoError(t, err)
 	require.NoError(t, h.db.InOrg(ctx, org.ID, func(tx *store.Tx) error {
@@ -103,6 +121,7 @@ func newHospital(t *testing.T, o options) *hospital {
 	require.NoError(t, err)
 	cfg.PageSize = 7
 	cfg.RetryAttempts, cfg.RetryInitial, cfg.RetryMax = 3, time.Millisecond, 2*time.Millisecond
+	cfg.ProbeInitial, cfg.ProbeMax = time.Millisecond, 5*time.Millisecond
 	if o.config != nil {
 		o.config(&cfg)
 	}
@@ -111,7 +130,53 @@ func newHospital(t *testing.T, o options) *hospital {
 	t.Cleanup(h.a.Close)
 	h.sealer = sealer
 	h.env = h.environment()
+	if o.roster {
+		h.follow(t, h.patients(t)...)
+	}
 	return h
+}
+
+// source is what the EHR has, as it serves it: the raw resources by type and id.
+func (h *hospital) source(t *testing.T) map[string]map[string]json.RawMessage {
+	t.Helper()
+	var text bytes.Buffer
+	require.NoError(t, h.ehr.Source(&text))
+	all := map[string]map[string]json.RawMessage{}
+	for line := range bytes.Lines(text.Bytes()) {
+		var head struct {
+			ResourceType string `json:"resourceType"`
+			ID           string `json:"id"`
+		}
+		require.NoError(t, json.Unmarshal(line, &head))
+		if all[head.ResourceType] == nil {
+			all[head.ResourceType] = map[string]json.RawMessage{}
+		}
+		all[head.ResourceType][head.ID] = line
+	}
+	return all
+}
+
+// patients are the EHR's ids of all its patients.
+func (h *hospital) patients(t *testing.T) []string {
+	t.Helper()
+	return slices.Sorted(maps.Keys(h.source(t)["Patient"]))
+}
+
+// follow puts patients on the roster, and gives their members' ids in the same order.
+func (h *hospital) follow(t *testing.T, ids ...string) []string {
+	t.Helper()
+	members := make([]string, len(ids))
+	require.NoError(t, h.db.InOrg(t.Context(), h.target.Org, func(tx *store.Tx) error {
+		if _, _, err := tx.AddMembers(t.Context(), h.target.Connection, cura.RosterList, ids, "test"); err != nil {
+			return err
+		}
+		found, err := tx.MembersByEHRID(t.Context(), h.target.Connection, ids)
+		for i, id := range ids {
+			members[i] = found[id].ID
+		}
+		return err
+	}))
+	return members
 }
 
 // environment runs activities; one environment runs one at a time.
@@ -120,7 +185,7 @@ func (h *hospital) environment() *testsuite.TestActivityEnvironment {
 	env := suite.NewTestActivityEnvironment()
 	env.SetTestTimeout(2 * time.Minute)
 	for _, activity := range []any{
-		h.a.TestEndpoint, h.a.RunPilot, h.a.PurgePilot, h.a.BeginRun, h.a.FinishRun, h.a.GiveUp, h.a.RecordStanding, h.a.EvaluateWindow, h.a.PullType,
+		h.a.TestEndpoint, h.a.RunPilot, h.a.PurgePilot, h.a.BeginRun, h.a.FinishRun, h.a.GiveUp, h.a.RecordStanding, h.a.EvaluateWindow, h.a.PullType, h.a.ReconcileType, h.a.RefreshRoster,
 	} {
 		env.RegisterActivity(activity)
 	}

@@ -2,11 +2,10 @@ package activities
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 	"sync/atomic"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -16,6 +15,7 @@ import (
 	"github.com/cura-health/ehr-sync/internal/fault"
 	"github.com/cura-health/ehr-sync/internal/fhir"
 	"github.com/cura-health/ehr-sync/internal/match"
+	"github.com/cura-health/ehr-sync/internal/profile"
 	"github.com/cura-health/ehr-sync/internal/store"
 	"github.com/cura-health/ehr-sync/mappings"
 )
@@ -49,7 +49,7 @@ func (a *Activities) RunPilot(ctx context.Context, in PilotInput) (PilotResult, 
 }
 
 func (a *Activities) runPilot(ctx context.Context, in PilotInput) (PilotResult, error) {
-	conn, client, err := a.connect(ctx, in.Target)
+	conn, open, err := a.connect(ctx, in.Target)
 	if err != nil {
 		return PilotResult{}, err
 	}
@@ -57,13 +57,13 @@ func (a *Activities) runPilot(ctx context.Context, in PilotInput) (PilotResult, 
 	if err != nil {
 		return PilotResult{}, err
 	}
-	p := &pilot{a: a, in: in, client: client, conn: conn, shadow: shadow}
+	p := &pilot{a: a, in: in, client: open.client, vendor: open.profile, conn: conn, shadow: shadow}
 	slots, err := p.slots(ctx)
 	if err != nil {
 		return PilotResult{}, err
 	}
 	var done atomic.Int64
-	defer heartbeat(ctx, 2*time.Second, func() any { return done.Load() })()
+	defer heartbeat(ctx, func() any { return done.Load() })()
 	result := PilotResult{Wanted: in.Patients, Counts: map[cura.ResourceType]cura.Counts{}}
 	for _, slot := range slots {
 		report := slot.Report
@@ -122,6 +122,7 @@ type pilot struct {
 	a      *Activities
 	in     PilotInput
 	client *ehr.Client
+	vendor *profile.Profile
 	conn   store.ConnectionState
 	shadow Target
 }
@@ -180,6 +181,13 @@ func (p *pilot) choose(ctx context.Context) ([]string, error) {
 	if len(ids) > 0 {
 		return ids, nil
 	}
+	choice, _, err := p.a.strategy(ctx, p.conn, p.vendor, cura.Patient)
+	if err != nil {
+		return nil, err
+	}
+	if choice.Strategy.ByPatient() {
+		return p.chooseFromRoster(ctx)
+	}
 	err = p.search(ctx, ehr.Query{Type: cura.Patient, Count: p.in.Patients}, func(e fhir.Entry) bool {
 		if fhir.IsID(e.ID) {
 			add(e.ID)
@@ -189,10 +197,30 @@ func (p *pilot) choose(ctx context.Context) ([]string, error) {
 	return ids, err
 }
 
+// chooseFromRoster gives the first members of the roster: an EHR that is read patient by patient lists nobody.
+func (p *pilot) chooseFromRoster(ctx context.Context) ([]string, error) {
+	if _, err := p.a.refreshRoster(ctx, p.in.Target); err != nil {
+		return nil, err
+	}
+	var ids []string
+	err := p.a.store.InOrg(ctx, p.in.Org, func(tx *store.Tx) error {
+		members, err := tx.Members(ctx, p.in.Connection, "", p.in.Patients)
+		for _, m := range members {
+			ids = append(ids, m.EHRID)
+		}
+		return err
+	})
+	if err == nil && len(ids) == 0 {
+		return nil, fault.New("choosing pilot patients", fault.Config, "the connection is read patient by patient, and its roster is empty").
+			WithFix("Say whom to follow: starter roster enrol, upload or group; starter roster show tells what became of them")
+	}
+	return ids, err
+}
+
 // search gives yield each entry of a search, page by page, until it has enough.
 func (p *pilot) search(ctx context.Context, query ehr.Query, yield func(fhir.Entry) bool) error {
 	for {
-		page, wait, err := p.a.fetch(ctx, p.client, query)
+		page, wait, err := p.a.fetch(ctx, p.client, query, p.a.cfg.RetryAttempts)
 		if err != nil {
 			return err
 		}
@@ -267,7 +295,8 @@ func (p *pilot) read(ctx context.Context, patient string, report *cura.PilotPati
 			return nil, nil
 		case t != cura.Patient && TypeOff(kind):
 			continue // the endpoint test has switched the type off, or will
-		case ofPatient(kind):
+		case ofPatient(kind), t != cura.Patient && kind == fault.Transient:
+			// The EHR has just given the Patient, so it is up: it is this search that it can't answer.
 			report.Rejected = append(report.Rejected, string(t)+" can't be read: "+fault.Public(err))
 			continue
 		default:
@@ -380,12 +409,25 @@ func (p *pilot) entries(ctx context.Context, t cura.ResourceType, patient string
 			LastUpdated: head.LastUpdated, Hash: hash,
 		}}, false, nil
 	}
-	err = p.search(ctx, ehr.Query{Type: t, Params: url.Values{"patient": {patient}}}, func(e fhir.Entry) bool {
-		if more = len(entries) == maxEntries; !more {
-			entries = append(entries, e)
+	choice, rules, err := p.a.strategy(ctx, p.conn, p.vendor, t)
+	if err != nil {
+		return nil, false, err
+	}
+	for _, params := range rules.Slices(choice.NotOffered) {
+		params.Set("patient", patient)
+		err = p.search(ctx, ehr.Query{Type: t, Params: params, Count: rules.PageSize}, func(e fhir.Entry) bool {
+			if more = len(entries) == maxEntries; !more {
+				entries = append(entries, e)
+			}
+			return !more
+		})
+		if errors.Is(err, ehr.ErrRefused) && params.Has("category") {
+			err = nil // the pull notes which categories aren't offered
 		}
-		return !more
-	})
+		if err != nil || more {
+			break
+		}
+	}
 	return entries, more, err
 }
 

@@ -2,17 +2,14 @@ package activities
 
 import (
 	"context"
-	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 
-	"go.temporal.io/sdk/activity"
-
 	"github.com/cura-health/ehr-sync/internal/cura"
 	"github.com/cura-health/ehr-sync/internal/ehr"
-	"github.com/cura-health/ehr-sync/internal/failpoint"
 	"github.com/cura-health/ehr-sync/internal/fault"
-	"github.com/cura-health/ehr-sync/internal/fhir"
+	"github.com/cura-health/ehr-sync/internal/profile"
 	"github.com/cura-health/ehr-sync/internal/store"
 	"github.com/cura-health/ehr-sync/mappings"
 )
@@ -24,7 +21,17 @@ type PullInput struct {
 	Type cura.ResourceType `json:"type"`
 	// Full reads everything; otherwise the pass begins at the watermark, less the overlap.
 	Full bool `json:"full"`
+	// Since and Until bound a range of _lastUpdated that a person wants read again; then no watermark moves.
+	Since *time.Time `json:"since,omitempty"`
+	Until *time.Time `json:"until,omitempty"`
+	// Patients narrows the read to these: ids of roster members or of patient links.
+	Patients []string `json:"patients,omitempty"`
+	// Ahead has other readers of the type step aside: a person waits.
+	Ahead bool `json:"ahead,omitempty"`
 }
+
+// part reports whether less than everything new was asked for.
+func (in PullInput) part() bool { return in.Since != nil || in.Until != nil }
 
 // PullResult says how far it came.
 type PullResult struct {
@@ -34,181 +41,242 @@ type PullResult struct {
 	Done bool `json:"done"`
 	// Wait is how long the EHR asked to be left alone before the next call.
 	Wait time.Duration `json:"wait,omitempty"`
+	// Paused: an operator has paused the connection or the type.
+	Paused bool `json:"paused,omitempty"`
+	// Yielded: the org has its share of the worker's slots already, or somebody goes ahead; call again after a moment.
+	Yielded bool `json:"yielded,omitempty"`
 }
 
-// longestHold is the longest Retry-After that is sat out inside the activity; a longer one is a durable timer of the
-// workflow.
-const longestHold = 30 * time.Second
-
 // PullType reads pages of one type and commits each with its cursor, until the pass is at its end, the chunk is full,
-// the EHR wants a pause, or the worker stops. It resumes from the cursor in the database; killed anywhere, it loses and
-// doubles nothing.
+// the EHR wants a pause, an operator has paused it, somebody goes ahead, or the worker stops. It resumes from the cursor
+// in the database; killed anywhere, it loses and doubles nothing.
 func (a *Activities) PullType(ctx context.Context, in PullInput) (PullResult, error) {
 	result, err := a.pullType(ctx, in)
 	return result, temporalError(ctx, err)
 }
 
-func (a *Activities) pullType(ctx context.Context, in PullInput) (result PullResult, err error) {
-	conn, client, err := a.connect(ctx, in.Target)
-	if err != nil {
-		return result, err
-	}
-	pass := store.Pass{Connection: in.Connection, Type: in.Type, Run: in.Run}
-	err = a.store.InOrg(ctx, in.Org, func(tx *store.Tx) error {
-		pass, err = tx.TakeLease(ctx, pass)
-		return err
-	})
-	if fault.Is(err, fault.Busy) {
-		return result, fault.Newf("taking the lease", fault.Busy, "another run is reading %s", in.Type).GivenUp(1)
-	}
-	if err != nil {
-		return result, err
-	}
-	defer a.release(ctx, in.Org, pass)
-
-	var pages atomic.Int64
-	defer heartbeat(ctx, 2*time.Second, func() any { return pages.Load() })()
-
-	p := &puller{
-		a: a, in: in, client: client, pass: pass,
-		intake: intake{a: a, pass: pass, target: in.Target, live: in.Target, strategy: conn.Match, base: conn.BaseURL},
-	}
-	began := time.Now()
-	for {
-		restarts, done, wait, err := p.page(ctx, &result.Counts)
-		switch {
-		case err != nil:
-			return result, err
-		case restarts:
-			continue
-		case done:
-			result.Done = true
-			return result, p.wake(ctx)
-		case wait > 0:
-			result.Wait = wait
-			return result, nil
+func (a *Activities) pullType(ctx context.Context, in PullInput) (PullResult, error) {
+	if !in.Ahead {
+		release, ok := a.takeSlot(in.Org)
+		if !ok {
+			return PullResult{Yielded: true}, nil
 		}
-		result.Pages++
-		pages.Add(1)
-		if result.Counts.Served >= a.cfg.ChunkResources || time.Since(began) >= a.cfg.ChunkTime || stopping(ctx) {
-			return result, nil
-		}
+		defer release()
 	}
+	p, err := a.newPuller(ctx, in)
+	if err != nil {
+		return PullResult{}, err
+	}
+	if err := p.takeLease(ctx); err != nil {
+		return PullResult{}, err
+	}
+	defer p.release(ctx)
+	defer heartbeat(ctx, func() any { return p.pages.Load() })()
+	defer p.keepLease(ctx)()
+
+	p.sink = landing{p}
+	end, err := p.read(ctx)
+	if err == nil && end.done {
+		err = p.wake(ctx)
+	}
+	return PullResult{
+		Counts: p.counts, Pages: int(p.pages.Load()), Done: end.done, Wait: end.wait, Paused: end.paused, Yielded: p.wanted.Load(),
+	}, err
 }
 
-func (a *Activities) release(ctx context.Context, org cura.OrgID, pass store.Pass) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	if err := a.store.InOrg(ctx, org, func(tx *store.Tx) error { return tx.ReleaseLease(ctx, pass) }); err != nil {
-		// The lease runs out by itself.
-		a.log.WarnContext(ctx, "releasing a lease", "kind", string(fault.KindOf(err)))
-	}
-}
-
-func stopping(ctx context.Context) bool {
-	select {
-	case <-activity.GetWorkerStopChannel(ctx):
-		return true
-	default:
-		return false
-	}
-}
-
-// puller reads the pages of one pass, one after the other.
+// puller reads one type of a connection for a run.
 type puller struct {
 	a      *Activities
 	in     PullInput
+	conn   store.ConnectionState
 	client *ehr.Client
+	pace   *pacer
+	choice cura.StrategyChoice
+	rules  profile.Rules
 	pass   store.Pass
-	intake intake
+	sink   sink
+	// comparing: pages are compared with the tables, and nothing is moved.
+	comparing bool
+	began     time.Time
+	// pages counts what was committed; wanted is set when somebody waits for the lease who goes ahead.
+	pages  atomic.Int64
+	wanted atomic.Bool
+	// sifting is set once the server, being up, couldn't give a page: it is asked less often for what it may not give.
+	sifting atomic.Bool
+
+	mu     sync.Mutex
+	counts cura.Counts
 }
 
-// page takes the next page from the EHR to the tables. The order is the promise: fetch, decide, then rows, counts, audit
-// and cursor in one transaction. Where the pass has to begin again instead, it says so.
-func (p *puller) page(ctx context.Context, counts *cura.Counts) (restarts, done bool, wait time.Duration, err error) {
-	query, cursor, err := p.next(ctx)
-	if err != nil || cursor.Done {
-		return false, cursor.Done, 0, err
-	}
-	page, wait, err := p.a.fetch(ctx, p.client, query)
+func (a *Activities) newPuller(ctx context.Context, in PullInput) (*puller, error) {
+	conn, open, err := a.connect(ctx, in.Target)
 	if err != nil {
-		again, err := p.restart(ctx, cursor, err)
-		return again, false, 0, err
+		return nil, err
 	}
-	if wait > 0 {
-		return false, false, wait, nil
+	p := &puller{
+		a: a, in: in, conn: conn, client: open.client, pace: open.pace, began: time.Now(),
+		pass: store.Pass{Connection: in.Connection, Type: in.Type, Run: in.Run},
 	}
-	failpoint.Reach(failpoint.PageFetched)
-	advance := store.Advance{Since: query.Since, Next: page.Next, Candidate: page.ServerTime}
-	if query.Next != "" {
-		advance.Candidate = *cursor.Candidate
+	p.choice, p.rules, err = a.strategy(ctx, conn, open.profile, in.Type)
+	return p, err
+}
+
+// strategy says how a type is read: as the last endpoint test has found, else as the operator or the profile says.
+func (a *Activities) strategy(ctx context.Context, conn store.ConnectionState, vendor *profile.Profile, t cura.ResourceType) (cura.StrategyChoice, profile.Rules, error) {
+	rules, offered := vendor.Rules(t)
+	if !offered {
+		return cura.StrategyChoice{}, rules, fault.Newf("reading "+string(t), fault.Unsupported, "the profile %s says that the vendor doesn't offer it", vendor.Name).
+			WithFix("Take it off the connection's types: starter connection edit --types …")
 	}
-	p.intake.serverTime = page.ServerTime
-	applied, err := p.apply(ctx, page.Entries, advance)
+	var known []cura.StrategyChoice
+	err := a.store.InOrg(ctx, conn.OrgID, func(tx *store.Tx) error {
+		var err error
+		known, err = tx.Strategies(ctx, conn.ID)
+		return err
+	})
 	if err != nil {
-		return false, false, 0, err
+		return cura.StrategyChoice{}, rules, err
 	}
-	*counts = counts.Plus(applied)
-	failpoint.Reach(failpoint.PageCommitted)
-	return false, page.Next == "", 0, nil
-}
-
-// apply decides a page and writes it. It is decided again when another connection has made a profile for one of its new
-// patients meanwhile.
-func (p *puller) apply(ctx context.Context, entries []fhir.Entry, advance store.Advance) (applied cura.Counts, err error) {
-	for {
-		items, err := p.intake.decide(ctx, entries)
-		if err != nil {
-			return applied, err
-		}
-		err = p.write(ctx, items, func(tx *store.Tx) error {
-			var err error
-			applied, err = tx.ApplyPage(ctx, p.pass, mappings.Version, items, advance)
-			return err
-		})
-		if !errors.Is(err, store.ErrMatchedMeanwhile) {
-			return applied, err
+	for _, choice := range known {
+		override := conn.Strategies[t]
+		if choice.Type == t && (override == "" || override == choice.Strategy) {
+			return choice, rules, nil
 		}
 	}
+	return profile.Choose(vendor, t, profile.Evidence{}, conn.Strategies[t]), rules, nil
 }
 
-// write writes items in a transaction. When the database refuses them, they are gone through one by one, what it can't
-// hold is quarantined, and they are written again.
-func (p *puller) write(ctx context.Context, items []store.Item, fn func(*store.Tx) error) error {
-	err := p.a.store.InOrg(ctx, p.in.Org, fn)
-	if !fault.Is(err, fault.Data) {
-		return err
+// end says why reading stopped without a fault. With nothing set the chunk is full, or the worker stops.
+type end struct {
+	// done: the pass is over.
+	done bool
+	// wait is how long the EHR wants to be left alone.
+	wait time.Duration
+	// paused: by an operator.
+	paused bool
+}
+
+// read reads as the strategy says.
+func (p *puller) read(ctx context.Context) (end, error) {
+	if len(p.in.Patients) > 0 || p.choice.Strategy.ByPatient() {
+		return p.readPatients(ctx)
 	}
-	if err := p.intake.setAside(ctx, items); err != nil {
-		return err
+	return p.readSystem(ctx)
+}
+
+// interrupted looks at what can stop a read between two requests.
+func (p *puller) interrupted(ctx context.Context) (stop bool, e end, err error) {
+	if p.wanted.Load() || p.count().Served >= p.a.cfg.ChunkResources || time.Since(p.began) >= p.a.cfg.ChunkTime || stopping(ctx) {
+		return true, end{}, nil
 	}
+	e.paused, err = p.a.paused(ctx, p.in.Target, p.in.Type)
+	return e.paused, e, err
+}
+
+func (p *puller) count() cura.Counts {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.counts
+}
+
+func (p *puller) add(counts cura.Counts) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.counts = p.counts.Plus(counts)
+}
+
+// inOrg is a transaction of the connection's org.
+func (p *puller) inOrg(ctx context.Context, fn func(*store.Tx) error) error {
 	return p.a.store.InOrg(ctx, p.in.Org, fn)
 }
 
-// maxRestarts is how often a pass may begin again because the server forgot its page links.
-const maxRestarts = 3
-
-// restart begins the pass again where that can help: the server has forgotten its page links, or its pages are too large.
-// Otherwise it gives err back.
-func (p *puller) restart(ctx context.Context, cursor store.Cursor, err error) (bool, error) {
-	restarts, size := cursor.Restarts, cursor.PageSize
-	switch {
-	case fault.Is(err, fault.Expired) && restarts < maxRestarts:
-		restarts++
-	case errors.Is(err, ehr.ErrPageTooLarge) && size != 1:
-		if size == 0 {
-			size = p.a.cfg.PageSize
-		}
-		size = max(size/2, 1)
-	case fault.Is(err, fault.Expired):
-		if f, ok := errors.AsType[*fault.Error](err); ok {
-			return false, f.GivenUp(restarts + 1)
-		}
-		return false, err
-	default:
-		return false, err
+// query is a search of a slice at a cursor.
+func (p *puller) query(params map[string][]string, c store.Cursor) ehr.Query {
+	q := ehr.Query{Type: p.in.Type, Params: params, Count: p.pageSize(c), Next: c.Next}
+	if c.Since != nil {
+		q.Since = *c.Since
 	}
-	return true, p.a.store.InOrg(ctx, p.in.Org, func(tx *store.Tx) error { return tx.RestartPass(ctx, p.pass, restarts, size) })
+	if c.Until != nil {
+		q.Until = *c.Until
+	}
+	return q
+}
+
+// pageSize is the _count to ask for: the type's or the profile's largest, less what the server's throttling or the size of
+// its pages have taught.
+func (p *puller) pageSize(c store.Cursor) int {
+	size := p.a.cfg.PageSize
+	if p.rules.PageSize > 0 {
+		size = min(size, p.rules.PageSize)
+	}
+	size = p.pace.PageSize(size)
+	if c.PageSize > 0 {
+		size = min(size, c.PageSize)
+	}
+	return size
+}
+
+// aheadPause is how long one who goes ahead waits before asking for the lease again.
+const aheadPause = 100 * time.Millisecond
+
+func (p *puller) takeLease(ctx context.Context) error {
+	for {
+		err := p.inOrg(ctx, func(tx *store.Tx) error {
+			var err error
+			p.pass, err = tx.TakeLease(ctx, p.pass)
+			return err
+		})
+		if !fault.Is(err, fault.Busy) {
+			return err
+		}
+		if !p.in.Ahead || time.Since(p.began) > p.a.cfg.ChunkTime {
+			return fault.Newf("taking the lease", fault.Busy, "another run is reading %s", p.in.Type).GivenUp(1)
+		}
+		if err := p.inOrg(ctx, func(tx *store.Tx) error { return tx.WantLease(ctx, p.pass) }); err != nil {
+			return err
+		}
+		if err := hold(ctx, aheadPause); err != nil {
+			return err
+		}
+	}
+}
+
+// keepLease renews the lease while a read goes on, and notices who wants it.
+func (p *puller) keepLease(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var done sync.WaitGroup
+	done.Go(func() {
+		ticker := time.NewTicker(time.Second)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			// One that fails is tried again in a second; one that is lost is noticed by the next page.
+			_ = p.inOrg(ctx, func(tx *store.Tx) error {
+				wanted, err := tx.RenewLease(ctx, p.pass)
+				if wanted {
+					p.wanted.Store(true)
+				}
+				return err
+			})
+		}
+	})
+	return func() {
+		cancel()
+		done.Wait()
+	}
+}
+
+func (p *puller) release(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := p.inOrg(ctx, func(tx *store.Tx) error { return tx.ReleaseLease(ctx, p.pass) }); err != nil {
+		// The lease runs out by itself.
+		p.a.log.WarnContext(ctx, "releasing a lease", "kind", string(fault.KindOf(err)))
+	}
 }
 
 // wake takes up what was set aside for want of its patient, once the patient is linked. The EHR serves such a resource
@@ -217,7 +285,7 @@ func (p *puller) wake(ctx context.Context) error {
 	const batch = 200
 	for {
 		var waiting []store.Item
-		err := p.a.store.InOrg(ctx, p.in.Org, func(tx *store.Tx) error {
+		err := p.inOrg(ctx, func(tx *store.Tx) error {
 			var err error
 			waiting, err = tx.Woken(ctx, p.pass, batch)
 			return err
@@ -225,106 +293,14 @@ func (p *puller) wake(ctx context.Context) error {
 		if err != nil || len(waiting) == 0 {
 			return err
 		}
-		items, err := p.intake.again(ctx, waiting)
+		in := p.intake(time.Time{})
+		items, err := in.again(ctx, waiting)
 		if err != nil {
 			return err
 		}
-		err = p.write(ctx, items, func(tx *store.Tx) error { return tx.ApplyWoken(ctx, p.pass, mappings.Version, items) })
+		err = p.write(ctx, in, items, func(tx *store.Tx) error { return tx.ApplyWoken(ctx, p.pass, mappings.Version, items) })
 		if err != nil {
 			return err
 		}
-	}
-}
-
-// next says what to ask the EHR for: the page that the cursor names, or the first one of the pass.
-func (p *puller) next(ctx context.Context) (query ehr.Query, cursor store.Cursor, err error) {
-	var watermark *time.Time
-	err = p.a.store.InOrg(ctx, p.in.Org, func(tx *store.Tx) error {
-		if cursor, err = tx.Cursor(ctx, p.pass); err != nil {
-			return err
-		}
-		watermark, err = tx.Watermark(ctx, p.pass)
-		return err
-	})
-	query = ehr.Query{Type: p.in.Type, Count: cursor.PageSize, Next: cursor.Next}
-	switch {
-	case err != nil || cursor.Done:
-	case cursor.Next != "" && cursor.Since != nil:
-		query.Since = *cursor.Since
-	case cursor.Next == "" && watermark != nil && !p.in.Full:
-		query.Since = watermark.Add(-p.a.cfg.Overlap)
-	}
-	return query, cursor, err
-}
-
-// fetch gets one page. What passes by itself is tried again, with backoff and jitter, a capped number of times; a server
-// that throttles is waited for without counting, here or, when it asks for long, by the workflow.
-func (a *Activities) fetch(ctx context.Context, client *ehr.Client, query ehr.Query) (ehr.Page, time.Duration, error) {
-	began := time.Now()
-	for attempt, throttles := 1, 1; ; {
-		page, err := client.Search(ctx, query)
-		if err == nil {
-			if len(page.Dropped) > 0 {
-				return page, 0, fault.Newf("searching "+string(query.Type), fault.Unsupported, "the server has ignored %d of the search parameters", len(page.Dropped)).
-					WithFix("The profile generic needs a server with system-wide search by _lastUpdated; other servers can't be read yet")
-			}
-			if page.ServerTime.IsZero() {
-				return page, 0, fault.New("searching "+string(query.Type), fault.Protocol, "the server sends no Date header, so no watermark can be set").
-					WithFix("Ask the hospital to let the Date header through its gateway")
-			}
-			return page, 0, nil
-		}
-		wait, counted := a.retry(err, attempt, throttles)
-		if wait < 0 {
-			return ehr.Page{}, 0, err
-		}
-		throttles++
-		if counted {
-			attempt++
-		} else if wait > longestHold || time.Since(began) > a.cfg.ChunkTime || stopping(ctx) {
-			return ehr.Page{}, wait, nil
-		}
-		if err := hold(ctx, wait); err != nil {
-			return ehr.Page{}, 0, err
-		}
-	}
-}
-
-// retry says how long to wait before trying again after err, and whether that uses up an attempt. A negative wait means
-// not to try again.
-func (a *Activities) retry(err error, attempt, throttles int) (wait time.Duration, counted bool) {
-	f, ok := errors.AsType[*fault.Error](err)
-	if !ok {
-		return -1, false
-	}
-	switch f.Kind {
-	case fault.Throttled:
-		if f.RetryAfter > 0 {
-			return f.RetryAfter, false
-		}
-		return Backoff(throttles, a.cfg.RetryInitial, a.cfg.RetryMax), false
-	case fault.Transient, fault.Network, fault.Unknown:
-		if attempt >= a.cfg.RetryAttempts {
-			_ = f.GivenUp(attempt)
-			return -1, true
-		}
-		return Backoff(attempt, a.cfg.RetryInitial, a.cfg.RetryMax), true
-	case fault.Auth, fault.Scope, fault.TLS, fault.Protocol, fault.Unsupported, fault.Data, fault.Config, fault.NotFound,
-		fault.Conflict, fault.Busy, fault.Expired, fault.Unavailable:
-	}
-	return -1, false
-}
-
-// hold waits, unless the activity is cancelled or the worker stops first.
-func hold(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-activity.GetWorkerStopChannel(ctx):
-		return fault.New("waiting for the EHR", fault.Unavailable, "the worker is stopping")
-	case <-timer.C:
-		return nil
 	}
 }

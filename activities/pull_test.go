@@ -119,7 +119,6 @@ func TestServersThatCantBeRead(t *testing.T) {
 		"a forbidden type":          {sandbox.Faults{RefuseTypes: []string{"Observation"}}, fault.Scope},
 		"a missing type":            {sandbox.Faults{MissingTypes: []string{"Observation"}}, fault.Unsupported},
 		"nothing but 500":           {sandbox.Faults{ErrorRate: 1}, fault.Transient},
-		"a patient must be named":   {sandbox.Faults{RequiredSearch: "oracle"}, fault.Config},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

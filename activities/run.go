@@ -23,26 +23,63 @@ type BeginInput struct {
 
 // BeginResult says what the run has to read.
 type BeginResult struct {
-	// Types in the order of reading: Patient first.
+	// Types in the order of reading: Patient first. Those that an operator has paused are left out.
 	Types []cura.ResourceType `json:"types"`
+	// Paused are the types that are left out.
+	Paused []cura.ResourceType `json:"paused,omitempty"`
+	// ByPatient says that some type is read patient by patient, so that the roster must be looked after first.
+	ByPatient bool `json:"by_patient,omitempty"`
 }
 
 // BeginRun records that a run has begun. Types that are switched off are read too: that is how they are probed.
 func (a *Activities) BeginRun(ctx context.Context, in BeginInput) (BeginResult, error) {
 	var result BeginResult
+	var conn store.ConnectionState
 	err := a.store.InOrg(ctx, in.Org, func(tx *store.Tx) error {
-		conn, err := tx.Connection(ctx, in.Connection)
+		var err error
+		conn, err = tx.Connection(ctx, in.Connection)
+		return err
+	})
+	if err != nil {
+		return result, temporalError(ctx, err)
+	}
+	vendor, vendorErr := vendorOf(conn.Connection) // a broken profile is told by the reading of each type
+	for _, t := range cura.ResourceTypes() {
+		if !slices.Contains(conn.Types, t) || len(in.Types) > 0 && !slices.Contains(in.Types, t) {
+			continue
+		}
+		paused, err := a.paused(ctx, in.Target, t)
 		if err != nil {
-			return err
+			return result, temporalError(ctx, err)
 		}
-		for _, t := range cura.ResourceTypes() {
-			if slices.Contains(conn.Types, t) && (len(in.Types) == 0 || slices.Contains(in.Types, t)) {
-				result.Types = append(result.Types, t)
-			}
+		if paused && in.Kind != cura.RunBackfill {
+			result.Paused = append(result.Paused, t)
+			continue
 		}
+		result.Types = append(result.Types, t)
+		if vendorErr != nil {
+			continue
+		}
+		choice, _, err := a.strategy(ctx, conn, vendor, t)
+		if err == nil && choice.Strategy.ByPatient() {
+			result.ByPatient = true
+		}
+	}
+	err = a.store.InOrg(ctx, in.Org, func(tx *store.Tx) error {
 		return tx.StartRun(ctx, store.Run{ID: in.Run, Connection: in.Connection, Kind: in.Kind, WorkflowID: in.WorkflowID})
 	})
 	return result, temporalError(ctx, err)
+}
+
+// paused reports whether an operator has paused a type, or the whole connection.
+func (a *Activities) paused(ctx context.Context, t Target, typ cura.ResourceType) (bool, error) {
+	paused := false
+	err := a.store.InOrg(ctx, t.Org, func(tx *store.Tx) error {
+		pause, err := tx.Paused(ctx, t.Connection, typ)
+		paused = pause != nil
+		return err
+	})
+	return paused, err
 }
 
 // GiveUpInput says what a run couldn't read.
@@ -114,9 +151,17 @@ func (a *Activities) FinishRun(ctx context.Context, in FinishInput) (FinishResul
 			whole = &d
 		}
 	}
-	details.Outcome = result.Outcome
 	var raised *Alert
 	err := a.store.InOrg(ctx, in.Org, func(tx *store.Tx) error {
+		// Patients whom the run had to leave as dead letters were not read either.
+		left, err := tx.DeadLettersOf(ctx, in.Run)
+		if err != nil {
+			return err
+		}
+		if left > 0 {
+			result.Outcome = "incomplete"
+		}
+		details.Outcome = result.Outcome
 		run, err := tx.FinishRun(ctx, in.Run, details)
 		if err != nil {
 			return err
@@ -151,6 +196,8 @@ func leftUnread(run cura.RunKind, t cura.ResourceType, kind fault.Kind) bool {
 	switch {
 	case kind == fault.Busy:
 		return run == cura.RunBackfill || run == cura.RunReplay
+	case kind == fault.Paused:
+		return false // somebody has wanted it so, and sees it in status
 	case TypeOff(kind):
 		return run == cura.RunBackfill && t == cura.Patient
 	}

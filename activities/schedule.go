@@ -17,7 +17,7 @@ import (
 	"github.com/cura-health/ehr-sync/internal/store"
 )
 
-// ScheduleInput describes the schedule of a connection's incremental sync.
+// ScheduleInput describes the schedule of a connection's incremental sync, and those beside it.
 type ScheduleInput struct {
 	Target
 	ScheduleID string        `json:"schedule_id"`
@@ -29,14 +29,25 @@ type ScheduleInput struct {
 	Args       json.RawMessage `json:"args"`
 	// Summary is what the Web UI shows of each run.
 	Summary string `json:"summary"`
+	// Also are further schedules of the connection, such as the nightly comparison.
+	Also []ScheduleInput `json:"also,omitempty"`
 }
 
 // catchUp is how far back missed runs are made up for. The default of a year would run them all after an outage; one
 // run reads from the watermark and makes up for all of them.
 const catchUp = 10 * time.Minute
 
-// EnableSchedule makes the schedule, or brings it up to date, and starts it.
+// EnableSchedule makes the schedules, or brings them up to date, and starts them.
 func (a *Activities) EnableSchedule(ctx context.Context, in ScheduleInput) error {
+	for _, s := range append([]ScheduleInput{in}, in.Also...) {
+		if err := a.enableSchedule(ctx, s); err != nil {
+			return temporalError(ctx, fault.Wrap("enabling the schedule", fault.Unavailable, "Temporal refuses or doesn't answer", err))
+		}
+	}
+	return temporalError(ctx, a.auditSchedule(ctx, in.Target, "enabled", in.Interval.String(), in.Interval))
+}
+
+func (a *Activities) enableSchedule(ctx context.Context, in ScheduleInput) error {
 	spec := client.ScheduleSpec{
 		Intervals: []client.ScheduleIntervalSpec{{Every: in.Interval}},
 		Jitter:    in.Interval / 10,
@@ -57,10 +68,7 @@ func (a *Activities) EnableSchedule(ctx context.Context, in ScheduleInput) error
 			return &client.ScheduleUpdate{Schedule: &s}, nil
 		}})
 	}
-	if err != nil {
-		return temporalError(ctx, fault.Wrap("enabling the schedule", fault.Unavailable, "Temporal refuses or doesn't answer", err))
-	}
-	return temporalError(ctx, a.auditSchedule(ctx, in.Target, "enabled", in.Interval.String(), in.Interval))
+	return err
 }
 
 // PauseInput names a schedule and says why it stops.
@@ -68,26 +76,36 @@ type PauseInput struct {
 	Target
 	ScheduleID string `json:"schedule_id"`
 	Why        string `json:"why"`
+	// Also are further schedules that stop with it.
+	Also []string `json:"also,omitempty"`
 }
 
 // PauseSchedule stops the schedule; one that isn't there is as good as paused.
 func (a *Activities) PauseSchedule(ctx context.Context, in PauseInput) error {
-	err := a.temporal.ScheduleClient().GetHandle(ctx, in.ScheduleID).Pause(ctx, client.SchedulePauseOptions{Note: in.Why})
-	return a.scheduleStopped(ctx, in, err, "paused")
+	return a.stopSchedules(ctx, in, "paused", func(s client.ScheduleHandle) error {
+		return s.Pause(ctx, client.SchedulePauseOptions{Note: in.Why})
+	})
 }
 
 // DeleteSchedule removes the schedule.
 func (a *Activities) DeleteSchedule(ctx context.Context, in PauseInput) error {
-	err := a.temporal.ScheduleClient().GetHandle(ctx, in.ScheduleID).Delete(ctx)
-	return a.scheduleStopped(ctx, in, err, "deleted")
+	return a.stopSchedules(ctx, in, "deleted", func(s client.ScheduleHandle) error { return s.Delete(ctx) })
 }
 
-func (a *Activities) scheduleStopped(ctx context.Context, in PauseInput, err error, what string) error {
-	if _, missing := errors.AsType[*serviceerror.NotFound](err); missing {
-		return nil
+func (a *Activities) stopSchedules(ctx context.Context, in PauseInput, what string, stop func(client.ScheduleHandle) error) error {
+	stopped := false
+	for _, id := range append([]string{in.ScheduleID}, in.Also...) {
+		err := stop(a.temporal.ScheduleClient().GetHandle(ctx, id))
+		if _, missing := errors.AsType[*serviceerror.NotFound](err); missing {
+			continue
+		}
+		if err != nil {
+			return temporalError(ctx, fault.Wrap("stopping the schedule", fault.Unavailable, "Temporal refuses or doesn't answer", err))
+		}
+		stopped = true
 	}
-	if err != nil {
-		return temporalError(ctx, fault.Wrap("stopping the schedule", fault.Unavailable, "Temporal refuses or doesn't answer", err))
+	if !stopped {
+		return nil
 	}
 	return temporalError(ctx, a.auditSchedule(ctx, in.Target, what, in.Why, 0))
 }

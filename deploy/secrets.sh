@@ -13,7 +13,7 @@ password() { # the containers' users differ, so the file is open; the folder isn
   [ -e "$dir/$1" ] || od -An -N24 -tx1 /dev/urandom | tr -d ' \n' >"$dir/$1"
   chmod 0444 "$dir/$1"
 }
-for name in postgres_password temporal_password migrator_password worker_password; do password "$name"; done
+for name in postgres_password temporal_password migrator_password worker_password alert_webhook; do password "$name"; done
 
 {
   echo "postgres:5432:cura:postgres:$(cat "$dir/postgres_password")"

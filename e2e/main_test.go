@@ -41,8 +41,8 @@ func TestMain(m *testing.M) {
 // shared builds the programs, the worker with its failpoints, and starts the Temporal server.
 func shared(ctx context.Context, dir string) (stop func() error, err error) {
 	programs, temporalDir = filepath.Join(dir, "bin"), filepath.Join(dir, "temporal")
-	for _, program := range []string{"starter", "worker"} {
-		build := exec.CommandContext(ctx, "go", "build", "-tags", "failpoints", "-o", programs+string(os.PathSeparator), "../"+program)
+	for _, program := range []string{"../starter", "../worker", "./compare"} {
+		build := exec.CommandContext(ctx, "go", "build", "-tags", "failpoints", "-o", programs+string(os.PathSeparator), program)
 		if out, err := build.CombinedOutput(); err != nil {
 			return nil, fmt.Errorf("building %s: %w\n%s", program, err, out)
 		}
@@ -68,6 +68,23 @@ type rig struct {
 // newRig makes an org `hospital` with a connection `main` to a sandbox EHR of its own.
 func newRig(tb testing.TB, cfg sandbox.Config, settings ...string) *rig {
 	tb.Helper()
+	r := newOrg(tb, cfg, settings...)
+	r.connect(r.ehr.BaseURL())
+	return r
+}
+
+// connect adds the connection `main`.
+func (r *rig) connect(baseURL string, flags ...string) {
+	r.t.Helper()
+	r.ok(append([]string{
+		"connection", "add", "--org", "hospital", "--name", "main", "--base-url", baseURL, "--client-id", r.ehr.ClientID(),
+		"--secret-file", filepath.Join(r.dir, "secret"), "--ca-file", filepath.Join(r.dir, "ca.pem"), "--match", "mrn:" + r.ehr.MRNSystem(),
+	}, flags...)...)
+}
+
+// newOrg makes an org `hospital` and a sandbox EHR, and no connection yet.
+func newOrg(tb testing.TB, cfg sandbox.Config, settings ...string) *rig {
+	tb.Helper()
 	ctx := tb.Context()
 	r := &rig{t: tb, db: cluster.New(tb), dir: tb.TempDir(), namespace: "test-" + uuid.NewString()}
 	var err error
@@ -92,12 +109,10 @@ func newRig(tb testing.TB, cfg sandbox.Config, settings ...string) *rig {
 	r.write("secret", r.ehr.ClientSecret())
 	r.env = append(os.Environ(),
 		"CURA_DATABASE_URL="+r.db.URL, "CURA_KEY_FILE="+keyFile, "TEMPORAL_ADDRESS="+temporal.Address(), "TEMPORAL_NAMESPACE="+r.namespace,
-		"CURA_RETRY_INITIAL=10ms", "CURA_RETRY_MAX=50ms", "CURA_RETRY_ATTEMPTS=3", "CURA_AS=tester", "CURA_PAGE_SIZE=20")
+		"CURA_RETRY_INITIAL=10ms", "CURA_RETRY_MAX=50ms", "CURA_RETRY_ATTEMPTS=3", "CURA_PROBE_INITIAL=10ms", "CURA_PROBE_MAX=50ms", "CURA_AS=tester", "CURA_PAGE_SIZE=20")
 	r.env = append(r.env, settings...)
 
 	r.ok("org", "add", "hospital")
-	r.ok("connection", "add", "--org", "hospital", "--name", "main", "--base-url", r.ehr.BaseURL(), "--client-id", r.ehr.ClientID(),
-		"--secret-file", filepath.Join(r.dir, "secret"), "--ca-file", filepath.Join(r.dir, "ca.pem"), "--match", "mrn:"+r.ehr.MRNSystem())
 	return r
 }
 

@@ -1,6 +1,6 @@
 // Command worker runs the workflows and activities of Cura EHR Sync. It reads its settings from the environment:
-// CURA_* (internal/config) and Temporal's own TEMPORAL_*. With -health it asks the worker on CURA_HEALTH_ADDR whether it
-// is well, for a container without a shell.
+// CURA_* (internal/config) and Temporal's own TEMPORAL_*. On CURA_HEALTH_ADDR it answers GET /healthz and GET /metrics
+// (Prometheus). With -health it asks the worker there whether it is well, for a container without a shell.
 package main
 
 import (
@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"github.com/cura-health/ehr-sync/activities"
 	"github.com/cura-health/ehr-sync/internal/config"
 	"github.com/cura-health/ehr-sync/internal/fault"
+	"github.com/cura-health/ehr-sync/internal/metrics"
 	"github.com/cura-health/ehr-sync/internal/secrets"
 	"github.com/cura-health/ehr-sync/internal/store"
 	"github.com/cura-health/ehr-sync/internal/temporalclient"
@@ -54,6 +56,10 @@ func run(ctx context.Context) error {
 		return fmt.Errorf("CURA_LOG_LEVEL is %q; it must be debug, info, warn or error", cfg.LogLevel)
 	}
 	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	limitMemory(cfg)
+	if err := checkAlerts(ctx, cfg, log); err != nil {
+		return err
+	}
 	if cfg.KeyFile == "" {
 		return fault.New("opening the key file", fault.Config, "CURA_KEY_FILE is not set").WithFix("Make one with: starter keygen FILE")
 	}
@@ -66,7 +72,11 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer db.Close()
-	temporal, err := temporalclient.Dial(ctx, log)
+	recorder, err := metrics.New()
+	if err != nil {
+		return err
+	}
+	temporal, err := temporalclient.Dial(ctx, log, func(o *client.Options) { o.MetricsHandler = recorder.Temporal() })
 	if err != nil {
 		return err
 	}
@@ -79,8 +89,9 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer acts.Close()
+	acts.Measure(recorder)
 
-	workers := newWorkers(temporal.Client, acts)
+	workers := newWorkers(temporal.Client, acts, cfg.BulkSlots)
 	for i, w := range workers {
 		if err := w.Start(); err != nil {
 			for _, started := range workers[:i] {
@@ -90,7 +101,7 @@ func run(ctx context.Context) error {
 		}
 	}
 	log.InfoContext(ctx, "worker started")
-	err = serveHealth(ctx, cfg.HealthAddr, log)
+	err = serveHealth(ctx, cfg.HealthAddr, recorder.Handler(), log)
 	for _, w := range workers {
 		w.Stop()
 	}
@@ -98,8 +109,24 @@ func run(ctx context.Context) error {
 	return err
 }
 
-// newWorkers makes a worker for each task queue: long reads have slots of their own.
-func newWorkers(temporal client.Client, acts *activities.Activities) []worker.Worker {
+// limitMemory has garbage collected eagerly before the process outgrows its limit, unless GOMEMLIMIT says how.
+func limitMemory(cfg config.Config) {
+	if cfg.GoMemoryLimit == "" && cfg.MemoryLimit > 0 {
+		debug.SetMemoryLimit(int64(cfg.MemoryLimit))
+	}
+}
+
+// checkAlerts finds now what would otherwise be found with the first alert.
+func checkAlerts(ctx context.Context, cfg config.Config, log *slog.Logger) error {
+	secret, err := cfg.AlertSecret()
+	if err == nil && secret == nil && cfg.AlertWebhook != "" {
+		log.WarnContext(ctx, "alerts go to the webhook unsigned; name a secret with CURA_ALERT_WEBHOOK_SECRET_FILE")
+	}
+	return err
+}
+
+// newWorkers makes a worker for each task queue: long reads have slots of their own, as many as bulkSlots.
+func newWorkers(temporal client.Client, acts *activities.Activities, bulkSlots int) []worker.Worker {
 	// Cancellation reaches an activity on the answer to a heartbeat; the default throttle would hold it for most of the
 	// heartbeat timeout.
 	const throttle = 200 * time.Millisecond
@@ -110,37 +137,46 @@ func newWorkers(temporal client.Client, acts *activities.Activities) []worker.Wo
 	interactive.RegisterWorkflow(workflows.Onboarding)
 	interactive.RegisterWorkflow(workflows.Backfill)
 	interactive.RegisterWorkflow(workflows.IncrementalSync)
+	interactive.RegisterWorkflow(workflows.Reconcile)
+	// A person may wait for a sync of single patients: PullType is here as well.
 	for _, activity := range []any{
-		acts.TestEndpoint, acts.RunPilot, acts.PurgePilot, acts.BeginRun, acts.FinishRun, acts.GiveUp, acts.RecordStanding,
+		acts.PullType, acts.TestEndpoint, acts.RefreshRoster, acts.RunPilot, acts.PurgePilot, acts.BeginRun, acts.FinishRun, acts.GiveUp, acts.RecordStanding,
 		acts.EvaluateWindow, acts.EnableSchedule, acts.PauseSchedule, acts.DeleteSchedule,
 	} {
 		interactive.RegisterActivity(activity)
 	}
 	bulk := worker.New(temporal, workflows.QueueBulk, worker.Options{
-		MaxConcurrentActivityExecutionSize: 4, WorkerStopTimeout: stopTimeout, DisableWorkflowWorker: true,
+		MaxConcurrentActivityExecutionSize: bulkSlots, WorkerStopTimeout: stopTimeout, DisableWorkflowWorker: true,
 		MaxHeartbeatThrottleInterval: throttle, DefaultHeartbeatThrottleInterval: throttle,
 	})
 	bulk.RegisterActivity(acts.PullType)
+	bulk.RegisterActivity(acts.ReconcileType)
 	return []worker.Worker{interactive, bulk}
 }
 
-// serveHealth answers GET /healthz until ctx ends.
-func serveHealth(ctx context.Context, addr string, log *slog.Logger) error {
-	if addr == "" {
-		<-ctx.Done()
-		return nil
-	}
+// answers is what the worker says of itself.
+func answers(metrics http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
 	})
+	mux.Handle("GET /metrics", metrics)
+	return mux
+}
+
+// serveHealth answers GET /healthz and GET /metrics until ctx ends.
+func serveHealth(ctx context.Context, addr string, metrics http.Handler, log *slog.Logger) error {
+	if addr == "" {
+		<-ctx.Done()
+		return nil
+	}
 	var lc net.ListenConfig
 	listener, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {
 		return fmt.Errorf("listening for health checks on CURA_HEALTH_ADDR: %w", err)
 	}
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	log.InfoContext(ctx, "health checks are answered", "listen", listener.Addr().String())
+	server := &http.Server{Handler: answers(metrics), ReadHeaderTimeout: 5 * time.Second}
+	log.InfoContext(ctx, "health checks and metrics are answered", "listen", listener.Addr().String())
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
 	select {

@@ -28,33 +28,17 @@ func Backfill(ctx workflow.Context, in BackfillInput) (ReadResult, error) {
 		AttributeOrg().ValueSet(string(in.Org)), AttributeConnection().ValueSet(string(in.Connection))); err != nil {
 		return ReadResult{}, err
 	}
-	workflow.SetCurrentDetails(ctx, "Reading everything that the EHR offers. `starter status` shows how far it is.")
+	workflow.SetCurrentDetails(ctx, readingEverything)
 	if in.ThrottleBudget == 0 {
 		in.ThrottleBudget = defaultThrottleBudget
 	}
 	r := reader{
-		target: in.Target, run: in.Run, kind: cura.RunBackfill, full: true, waitForLease: true, needPatients: true,
+		target: in.Target, run: in.Run, kind: cura.RunBackfill, in: activities.PullInput{Full: true}, patient: true, needPatients: true,
 		throttleBudget: in.ThrottleBudget, ended: in.Ended, held: in.Held,
 	}
-	if r.ended == nil {
-		r.ended = map[cura.ResourceType]activities.Details{}
-	}
-	if r.held == nil {
-		r.held = map[cura.ResourceType]time.Time{}
-	}
-	var a *activities.Activities
-	var begun activities.BeginResult
-	err := workflow.ExecuteActivity(quick(ctx, "begin the run"), a.BeginRun, activities.BeginInput{
-		Target: in.Target, Run: in.Run, Kind: r.kind, WorkflowID: workflow.GetInfo(ctx).WorkflowExecution.ID,
-	}).Get(ctx, &begun)
+	types, err := r.begin(ctx, nil)
 	if err != nil {
 		return ReadResult{}, err
-	}
-	var types []cura.ResourceType
-	for _, t := range begun.Types {
-		if _, ended := r.ended[t]; !ended {
-			types = append(types, t)
-		}
 	}
 	if err := r.read(ctx, types); err != nil {
 		return ReadResult{}, err
@@ -65,3 +49,5 @@ func Backfill(ctx workflow.Context, in BackfillInput) (ReadResult, error) {
 	}
 	return finish(ctx, &r)
 }
+
+const readingEverything = "Reading everything that the EHR offers. `starter status` shows how far it is."

@@ -34,6 +34,20 @@ func SyncNowID(c cura.ConnectionID) string { return "sync/" + string(c) + "/now"
 // ReplayID is the id of the replay of a dead letter.
 func ReplayID(d cura.DeadLetterID) string { return "replay/" + string(d) }
 
+// ReconcileID is the id of a connection's comparison with its source; a schedule's runs have the time appended.
+func ReconcileID(c cura.ConnectionID) string { return "reconcile/" + string(c) }
+
+// ReconcileScheduleID is the id of the schedule of a connection's nightly comparison.
+func ReconcileScheduleID(c cura.ConnectionID) string { return "reconcile/" + string(c) }
+
+// PatientSyncID is the id of a sync of one patient, named by our own id of them.
+func PatientSyncID(c cura.ConnectionID, patient string) string {
+	return "sync/" + string(c) + "/patient/" + patient
+}
+
+// RangeSyncID is the id of a run that reads a range again.
+func RangeSyncID(c cura.ConnectionID) string { return "sync/" + string(c) + "/range" }
+
 // ScheduleID is the id of a connection's schedule.
 func ScheduleID(c cura.ConnectionID) string { return "sync/" + string(c) }
 
@@ -45,6 +59,9 @@ const (
 	UpdateAbort   = "abort"
 	QueryStatus   = "status"
 )
+
+// SignalResumed tells a backfill that an operator has resumed the connection, or a type of it.
+const SignalResumed = "resumed"
 
 // Search attributes. They stay readable to everyone who may see the namespace: opaque ids and closed lists only.
 // They are made on each use, because a workflow package holds no variables.
@@ -86,6 +103,17 @@ func quick(ctx workflow.Context, summary string) workflow.Context {
 		StartToCloseTimeout: 30 * time.Second,
 		Summary:             summary,
 	})
+}
+
+// ofOrg shares the workers' slots fairly between orgs, where the server does (Temporal's fairness keys), and lets a person
+// who waits go first.
+func ofOrg(ctx workflow.Context, org cura.OrgID, ahead bool) workflow.Context {
+	options := workflow.GetActivityOptions(ctx)
+	options.Priority = temporal.Priority{FairnessKey: string(org)}
+	if ahead {
+		options.Priority.PriorityKey = 1
+	}
+	return workflow.WithActivityOptions(ctx, options)
 }
 
 // reading are the options of activities that talk to an EHR. They try again by themselves where that helps; Temporal

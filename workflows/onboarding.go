@@ -55,6 +55,9 @@ type OnboardingStatus struct {
 	Commands []string      `json:"commands,omitempty"`
 	Steps    []Step        `json:"steps"`
 
+	// Strategies say how each type is read, and why, as the endpoint test has found.
+	Strategies []cura.StrategyChoice `json:"strategies,omitempty"`
+
 	PilotRun    string                 `json:"pilot_run,omitempty"`
 	Pilot       activities.PilotResult `json:"pilot"`
 	BackfillRun string                 `json:"backfill_run,omitempty"`

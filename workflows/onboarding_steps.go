@@ -30,6 +30,7 @@ func (o *onboarding) test(ctx workflow.Context) *problem {
 	}
 	s := o.current()
 	s.Text = fmt.Sprintf("%d checks: %s", result.Checks, result.Verdict)
+	o.status.Strategies = result.Strategies
 	if result.Verdict == cura.VerdictOK {
 		return nil
 	}
@@ -237,10 +238,18 @@ func (o *onboarding) enableSchedule(ctx workflow.Context) *problem {
 	if err != nil {
 		return o.failed("The schedule couldn't be described", err)
 	}
+	comparison, err := json.Marshal(ReconcileInput{Target: o.in.Target, Repair: true})
+	if err != nil {
+		return o.failed("The nightly comparison couldn't be described", err)
+	}
 	var a *activities.Activities
 	err = workflow.ExecuteActivity(quick(ctx, "enable the schedule"), a.EnableSchedule, activities.ScheduleInput{
 		Target: o.in.Target, ScheduleID: ScheduleID(o.in.Connection), Interval: o.in.Interval,
 		Workflow: "IncrementalSync", WorkflowID: SyncID(o.in.Connection), TaskQueue: QueueInteractive, Args: args, Summary: "Incremental sync",
+		Also: []activities.ScheduleInput{{
+			ScheduleID: ReconcileScheduleID(o.in.Connection), Interval: nightly, Workflow: "Reconcile",
+			WorkflowID: ReconcileID(o.in.Connection), TaskQueue: QueueInteractive, Args: comparison, Summary: "Nightly comparison with the EHR",
+		}},
 	}).Get(ctx, nil)
 	if err != nil {
 		return o.failed("The schedule couldn't be enabled", err)
@@ -272,6 +281,7 @@ func (o *onboarding) abort(ctx workflow.Context) {
 	var a *activities.Activities
 	err := workflow.ExecuteActivity(quick(ctx, "delete the schedule"), a.DeleteSchedule, activities.PauseInput{
 		Target: o.in.Target, ScheduleID: ScheduleID(o.in.Connection), Why: o.status.Said.Aborted,
+		Also: []string{ReconcileScheduleID(o.in.Connection)},
 	}).Get(ctx, nil)
 	var left []string
 	if err != nil {

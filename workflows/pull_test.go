@@ -255,3 +255,132 @@ func TestWithoutLeaveToReadPatientsABackfillIsIncompleteAndASyncGoesOn(t *testin
 		require.Equal(t, 1, w.calls("PullType Observation"), "patients that are linked already go on being read")
 	}
 }
+
+func TestAPausedBackfillGoesOnWhenItIsResumed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	paused := true
+	w.pull = func(in activities.PullInput, _ int) (activities.PullResult, error) {
+		if in.Type == cura.Observation && paused {
+			return activities.PullResult{Paused: true}, nil
+		}
+		return activities.PullResult{Done: true, Pages: 1}, nil
+	}
+	began := w.env.Now()
+	w.after(30*24*time.Hour+10*time.Second, func() {
+		paused = false
+		w.env.SignalWorkflow(workflows.SignalResumed, nil)
+	})
+	r := w.backfill(t)
+	require.Equal(t, "complete", r.Outcome, "a pause has no bound")
+	require.Empty(t, r.Ended)
+	require.Equal(t, 30*24*time.Hour+10*time.Second, w.env.Now().Sub(began), "the signal has woken it")
+}
+
+func TestASyncLeavesAPausedTypeAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.paused = []cura.ResourceType{cura.Consent}
+	w.pull = func(in activities.PullInput, _ int) (activities.PullResult, error) {
+		return activities.PullResult{Paused: in.Type == cura.Observation, Done: in.Type != cura.Observation}, nil
+	}
+	r := w.sync(t, workflows.SyncInput{})
+	require.Equal(t, "complete", r.Outcome)
+	require.Len(t, r.Ended, 2)
+	for _, e := range r.Ended {
+		require.Equal(t, fault.Paused, e.Details.Kind)
+	}
+	require.Zero(t, w.calls("PullType Consent"))
+}
+
+func TestWhoStepsAsideReadsOnAfterwards(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.types = []cura.ResourceType{cura.Patient}
+	w.pull = func(_ activities.PullInput, call int) (activities.PullResult, error) {
+		switch call {
+		case 1, 2:
+			return activities.PullResult{Yielded: true, Pages: 1}, nil
+		case 3:
+			return activities.PullResult{}, refuses(fault.Busy, "somebody who goes ahead is reading")
+		}
+		return activities.PullResult{Done: true}, nil
+	}
+	r := w.sync(t, workflows.SyncInput{})
+	require.Equal(t, "complete", r.Outcome)
+	require.Empty(t, r.Ended, "a sync waits too, for whom it has let in")
+	require.Equal(t, 4, w.calls("PullType Patient"))
+}
+
+func TestTheRosterIsLookedAfterWhereATypeIsReadByPatient(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		byPatient bool
+		patients  []string
+		err       error
+		refreshed int
+		pulled    int
+	}{
+		"read system-wide":               {refreshed: 0, pulled: 1},
+		"read by patient":                {byPatient: true, refreshed: 2, pulled: 1},
+		"single patients were asked for": {byPatient: true, patients: []string{"p"}, refreshed: 0, pulled: 1},
+		"the search for one fails":       {byPatient: true, err: refuses(fault.Transient, "500"), refreshed: 1, pulled: 1},
+		"the EHR lets nobody in":         {byPatient: true, err: refuses(fault.Auth, "401"), refreshed: 1, pulled: 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.byPatient = c.byPatient
+			w.roster = func(call int) (activities.RosterResult, error) {
+				return activities.RosterResult{More: call == 1}, c.err
+			}
+			w.sync(t, workflows.SyncInput{Patients: c.patients})
+			require.Equal(t, c.refreshed, w.calls("RefreshRoster"))
+			require.Equal(t, c.pulled, w.calls("PullType Observation"))
+		})
+	}
+}
+
+func TestARangeAndAPatientAreAskedForAsTheyWereGiven(t *testing.T) {
+	t.Parallel()
+	since, until := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC), time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC)
+	for kind, in := range map[cura.RunKind]workflows.SyncInput{
+		cura.RunRange:       {Since: &since, Until: &until},
+		cura.RunPatient:     {Patients: []string{"p1"}, Ahead: true},
+		cura.RunIncremental: {},
+	} {
+		w := newWorld(t)
+		w.pull = func(got activities.PullInput, _ int) (activities.PullResult, error) {
+			if got.Since != nil || in.Since != nil {
+				require.Equal(t, []*time.Time{in.Since, in.Until}, []*time.Time{got.Since, got.Until})
+			}
+			require.Equal(t, in.Patients, got.Patients)
+			require.Equal(t, in.Ahead, got.Ahead)
+			return activities.PullResult{Done: true}, nil
+		}
+		w.sync(t, in)
+		require.Equal(t, kind, w.begun[0].Kind)
+	}
+}
+
+func TestAComparisonGoesThroughTheTypesAndTellsWhatItCouldnt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.reconcile = func(in activities.ReconcileInput, call int) (activities.ReconcileResult, error) {
+		switch {
+		case in.Type == cura.Encounter:
+			return activities.ReconcileResult{}, refuses(fault.Transient, "500")
+		case in.Type == cura.Observation && call < 4:
+			return activities.ReconcileResult{Pages: 1, Yielded: call == 2, Wait: time.Minute}, nil
+		}
+		return activities.ReconcileResult{Done: true, Reconciliation: cura.Reconciliation{Type: in.Type, Source: 5, Cura: 4, Missing: 1}}, nil
+	}
+	w.env.ExecuteWorkflow(workflows.Reconcile, workflows.ReconcileInput{Target: target(), Repair: true})
+	require.NoError(t, w.env.GetWorkflowError())
+	var r workflows.ReconcileResult
+	require.NoError(t, w.env.GetWorkflowResult(&r))
+	require.Equal(t, "incomplete", r.Outcome)
+	require.Len(t, r.Types, 2)
+	require.Equal(t, cura.Encounter, r.Ended[0].Type)
+	require.Equal(t, cura.RunReconcile, w.begun[0].Kind)
+}

@@ -17,8 +17,31 @@ type SyncInput struct {
 	Types []cura.ResourceType `json:"types,omitempty"`
 	// Replay is set when a person replays a dead letter.
 	Replay cura.DeadLetterID `json:"replay,omitempty"`
+	// Since and Until bound a range of _lastUpdated that a person wants read again; no watermark moves by it.
+	Since *time.Time `json:"since,omitempty"`
+	Until *time.Time `json:"until,omitempty"`
+	// Patients narrows the sync to these: our own ids of roster members or patient links.
+	Patients []string `json:"patients,omitempty"`
+	// Ahead has other runs step aside, a backfill too: a person waits.
+	Ahead bool `json:"ahead,omitempty"`
 	// ThrottleBudget is how long the EHR may keep a type waiting; default six hours.
 	ThrottleBudget time.Duration `json:"throttle_budget,omitempty"`
+	// Ended and Held are carried from one history to the next when the workflow continues as new.
+	Ended map[cura.ResourceType]activities.Details `json:"ended,omitempty"`
+	Held  map[cura.ResourceType]time.Time          `json:"held,omitempty"`
+}
+
+// kind is what kind of run it is.
+func (in SyncInput) kind() cura.RunKind {
+	switch {
+	case in.Replay != "":
+		return cura.RunReplay
+	case in.Since != nil || in.Until != nil:
+		return cura.RunRange
+	case len(in.Patients) > 0:
+		return cura.RunPatient
+	}
+	return cura.RunIncremental
 }
 
 // ReadResult is how a run of reading ended: IncrementalSync or Backfill.
@@ -44,31 +67,23 @@ func IncrementalSync(ctx workflow.Context, in SyncInput) (ReadResult, error) {
 		AttributeOrg().ValueSet(string(in.Org)), AttributeConnection().ValueSet(string(in.Connection))); err != nil {
 		return ReadResult{}, err
 	}
-	info := workflow.GetInfo(ctx)
-	kind := cura.RunIncremental
-	if in.Replay != "" {
-		kind = cura.RunReplay
-	}
 	budget := in.ThrottleBudget
 	if budget == 0 {
 		budget = defaultThrottleBudget
 	}
 	r := reader{
-		target: in.Target, run: info.FirstRunID, kind: kind, throttleBudget: budget,
-		ended: map[cura.ResourceType]activities.Details{}, held: map[cura.ResourceType]time.Time{},
+		target: in.Target, run: workflow.GetInfo(ctx).FirstRunID, kind: in.kind(), throttleBudget: budget, ended: in.Ended, held: in.Held,
+		in: activities.PullInput{Since: in.Since, Until: in.Until, Patients: in.Patients, Ahead: in.Ahead},
 	}
-	var a *activities.Activities
-	var begun activities.BeginResult
-	err := workflow.ExecuteActivity(quick(ctx, "begin the run"), a.BeginRun, activities.BeginInput{
-		Target: in.Target, Run: r.run, Kind: r.kind, WorkflowID: info.WorkflowExecution.ID, Types: in.Types,
-	}).Get(ctx, &begun)
+	types, err := r.begin(ctx, in.Types)
 	if err != nil {
 		return ReadResult{}, err
 	}
-	if err := r.read(ctx, begun.Types); err != nil {
+	if err := r.read(ctx, types); err != nil {
 		return ReadResult{}, err
 	}
 	if r.stopped {
+		in.Ended, in.Held = r.ended, r.held
 		return ReadResult{}, workflow.NewContinueAsNewError(ctx, IncrementalSync, in)
 	}
 	return finish(ctx, &r)

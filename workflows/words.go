@@ -32,6 +32,15 @@ func (s OnboardingStatus) words() string {
 	if !s.Window.Ends.IsZero() {
 		fmt.Fprintf(&b, "\nThe monitoring window ends at %s; it has been looked at %d times.", s.Window.Ends.UTC().Format(time.RFC3339), s.Window.Evaluations)
 	}
+	if len(s.Strategies) > 0 {
+		b.WriteString("\n\nHow it is read:\n")
+	}
+	for _, c := range s.Strategies {
+		fmt.Fprintf(&b, "\n- %s by %s (%s): %s", c.Type, c.Strategy, c.ChosenBy, c.Reason)
+		if c.CanMiss != "" {
+			b.WriteString(" Can miss: " + c.CanMiss)
+		}
+	}
 	return b.String()
 }
 

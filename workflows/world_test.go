@@ -41,6 +41,12 @@ type world struct {
 	pilot    func(call int) (activities.PilotResult, error)
 	pull     func(in activities.PullInput, call int) (activities.PullResult, error)
 	evaluate func(call int) cura.Evaluation
+	// roster is what RefreshRoster finds; byPatient has the run look after it.
+	byPatient bool
+	roster    func(call int) (activities.RosterResult, error)
+	reconcile func(in activities.ReconcileInput, call int) (activities.ReconcileResult, error)
+	// paused are the types that BeginRun leaves out.
+	paused []cura.ResourceType
 	// act is what becomes of PurgePilot and of what is done to the schedule.
 	act func(name string, call int) error
 }
@@ -63,11 +69,16 @@ func newWorld(t *testing.T) *world {
 		},
 		evaluate: func(int) cura.Evaluation { return cura.Evaluation{Syncs: 1} },
 		act:      func(string, int) error { return nil },
+		roster:   func(int) (activities.RosterResult, error) { return activities.RosterResult{Members: 3}, nil },
+		reconcile: func(in activities.ReconcileInput, _ int) (activities.ReconcileResult, error) {
+			return activities.ReconcileResult{Done: true, Reconciliation: cura.Reconciliation{Type: in.Type, Source: 5, Cura: 5}}, nil
+		},
 	}
 	w.env.SetTestTimeout(time.Minute)
 	w.env.RegisterWorkflow(workflows.Backfill)
 	w.env.RegisterWorkflow(workflows.Onboarding)
 	w.env.RegisterWorkflow(workflows.IncrementalSync)
+	w.env.RegisterWorkflow(workflows.Reconcile)
 	w.register()
 	return w
 }
@@ -101,7 +112,13 @@ func (w *world) register() {
 	})
 	add("BeginRun", func(_ context.Context, in activities.BeginInput) (activities.BeginResult, error) {
 		w.call("BeginRun", func() { w.begun = append(w.begun, in) })
-		return activities.BeginResult{Types: w.types}, nil
+		return activities.BeginResult{Types: w.types, Paused: w.paused, ByPatient: w.byPatient}, nil
+	})
+	add("RefreshRoster", func(context.Context, activities.Target) (activities.RosterResult, error) {
+		return w.roster(w.call("RefreshRoster", nil))
+	})
+	add("ReconcileType", func(_ context.Context, in activities.ReconcileInput) (activities.ReconcileResult, error) {
+		return w.reconcile(in, w.call("ReconcileType "+string(in.Type), nil))
 	})
 	add("PullType", func(_ context.Context, in activities.PullInput) (activities.PullResult, error) {
 		return w.pull(in, w.call("PullType "+string(in.Type), nil))
@@ -114,7 +131,7 @@ func (w *world) register() {
 		w.call("FinishRun", func() { w.finished = append(w.finished, in) })
 		result := activities.FinishResult{Outcome: "complete"}
 		for _, d := range in.Ended {
-			if !activities.TypeOff(d.Kind) && (d.Kind != fault.Busy || in.Kind != cura.RunIncremental) {
+			if !activities.TypeOff(d.Kind) && d.Kind != fault.Paused && (d.Kind != fault.Busy || in.Kind != cura.RunIncremental) {
 				result.Outcome = "incomplete"
 			}
 		}

@@ -18,9 +18,12 @@ type Config struct {
 	KeyFile string `env:"CURA_KEY_FILE"`
 	// AlertWebhook is a URL that gets a JSON POST for each alert; empty: none.
 	AlertWebhook string `env:"CURA_ALERT_WEBHOOK"`
+	// AlertWebhookSecretFile holds the secret that alerts are signed with; empty: they go out unsigned. It is read for
+	// each alert, so that it can be changed without a restart.
+	AlertWebhookSecretFile string `env:"CURA_ALERT_WEBHOOK_SECRET_FILE"`
 	// LogLevel is debug, info, warn or error.
 	LogLevel string `env:"CURA_LOG_LEVEL" envDefault:"info"`
-	// HealthAddr is where the worker answers GET /healthz; empty: nowhere.
+	// HealthAddr is where the worker answers GET /healthz and GET /metrics; empty: nowhere.
 	HealthAddr string `env:"CURA_HEALTH_ADDR" envDefault:"127.0.0.1:0"`
 
 	// PageSize is the _count asked for. 500 is the knee of the cost curve.
@@ -37,6 +40,19 @@ type Config struct {
 	// ChunkResources and ChunkTime bound one Pull activity: it ends at whichever comes first, and the workflow goes on.
 	ChunkResources int           `env:"CURA_CHUNK_RESOURCES" envDefault:"20000"`
 	ChunkTime      time.Duration `env:"CURA_CHUNK_TIME" envDefault:"5m"`
+	// ProbeInitial and ProbeMax bound the time between two probes of an EHR that is down.
+	ProbeInitial time.Duration `env:"CURA_PROBE_INITIAL" envDefault:"5s"`
+	ProbeMax     time.Duration `env:"CURA_PROBE_MAX" envDefault:"5m"`
+
+	// BulkSlots is how many Pull activities a worker runs at once, OrgSlots how many of them for one org: fewer, so that
+	// one hospital's backfill leaves room for the others.
+	BulkSlots int `env:"CURA_BULK_SLOTS" envDefault:"4"`
+	OrgSlots  int `env:"CURA_ORG_SLOTS" envDefault:"2"`
+	// MemoryLimit is the size of its memory from which on the worker collects garbage eagerly, where GOMEMLIMIT doesn't
+	// say; 0: none.
+	MemoryLimit Bytes `env:"CURA_MEMORY_LIMIT" envDefault:"160MiB"`
+	// GoMemoryLimit is what Go's runtime reads by itself.
+	GoMemoryLimit string `env:"GOMEMLIMIT"`
 }
 
 // Read reads and checks the environment. Its errors name the variable and the bound.
@@ -62,6 +78,11 @@ func (c Config) validate() error {
 		return fmt.Errorf("CURA_RETRY_INITIAL is %s and CURA_RETRY_MAX %s; they must be positive and in that order", c.RetryInitial, c.RetryMax)
 	case c.ChunkResources < 1 || c.ChunkTime <= 0:
 		return errors.New("CURA_CHUNK_RESOURCES and CURA_CHUNK_TIME must be positive")
+	case c.ProbeInitial <= 0 || c.ProbeMax < c.ProbeInitial:
+		return fmt.Errorf("CURA_PROBE_INITIAL is %s and CURA_PROBE_MAX %s; they must be positive and in that order", c.ProbeInitial, c.ProbeMax)
+	case c.OrgSlots < 1 || c.OrgSlots >= c.BulkSlots:
+		return fmt.Errorf("CURA_ORG_SLOTS is %d and CURA_BULK_SLOTS %d; an org must get at least one slot and leave at least one to the others",
+			c.OrgSlots, c.BulkSlots)
 	}
-	return nil
+	return c.validateAlerts()
 }

@@ -6,9 +6,13 @@ package failpoint
 
 // The places, in the order in which a pull passes them.
 const (
-	PageFetched   = "pull/page-fetched"
-	PageCommitted = "pull/page-committed"
-	PilotPatient  = "pilot/patient-stored"
+	PageFetched     = "pull/page-fetched"
+	PageCommitted   = "pull/page-committed"
+	WindowNarrowed  = "pull/window-narrowed"
+	PoisonPassed    = "pull/poison-passed"
+	PatientFinished = "pull/patient-finished"
+	PageCompared    = "reconcile/page-compared"
+	PilotPatient    = "pilot/patient-stored"
 )
 
 // Reach marks a named place.

@@ -264,6 +264,7 @@ func (tx *Tx) applyItems(ctx context.Context, pass Pass, mappingVersion string, 
 			counts.InReview++
 		case Withheld:
 			counts.Withheld++
+			continue // Cura keeps nothing of it, not even that it was there
 		}
 		changed = append(changed, it)
 	}

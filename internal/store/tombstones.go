@@ -62,25 +62,21 @@ func (tx *Tx) Tombstone(ctx context.Context, pass Pass, ids []string, reason cur
 	return len(marked), nil
 }
 
-// markRecords sets the tombstone of Cura's records; an empty reason takes it away.
+// markRecords sets the tombstone of Cura's records; an empty reason takes it away. A profile shows a patient's version only
+// while no other source's is newer.
 func (tx *Tx) markRecords(ctx context.Context, pass Pass, ids []string, reason string) error {
-	table := recordTable(pass.Type)
-	if table == "" {
+	table, found := recordTable(pass.Type), "resource_type = $5"
+	switch table {
+	case "":
 		return nil
+	case "cura.profiles":
+		found = `profile_id IN (SELECT l.profile_id FROM sync.patient_links l
+			WHERE l.org_id = $1 AND l.connection_id = $2 AND l.ehr_id = ANY($3) AND $5 = 'Patient')`
 	}
 	_, err := tx.tx.Exec(ctx, `
 		UPDATE `+table+` SET gone_at = CASE WHEN $4 = '' THEN NULL ELSE now() END, gone_reason = nullif($4, '')
-		WHERE org_id = $1 AND connection_id = $2 AND ehr_id = ANY($3)`+ofType(pass.Type),
-		tx.org, pass.Connection, ids, reason)
+		WHERE org_id = $1 AND connection_id = $2 AND ehr_id = ANY($3) AND `+found, tx.org, pass.Connection, ids, reason, pass.Type)
 	return err
-}
-
-// ofType tells records of one table apart that come from two resource types.
-func ofType(t cura.ResourceType) string {
-	if t == cura.MedicationRequest || t == cura.MedicationStatement {
-		return " AND resource_type = '" + string(t) + "'"
-	}
-	return ""
 }
 
 // Met notes that the EHR has served items: it takes tombstones away from what is there again, sets them on what it has

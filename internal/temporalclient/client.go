@@ -36,14 +36,18 @@ func (c *Client) Namespace() string {
 	return c.namespace
 }
 
-// Dial connects by the TEMPORAL_* variables and the Temporal configuration file, where there is one.
-func Dial(ctx context.Context, logger *slog.Logger) (*Client, error) {
+// Dial connects by the TEMPORAL_* variables and the Temporal configuration file, where there is one. Each of more may
+// change the options that come of them.
+func Dial(ctx context.Context, logger *slog.Logger, more ...func(*client.Options)) (*Client, error) {
 	options, err := envconfig.LoadDefaultClientOptions()
 	if err != nil {
 		return nil, fault.Wrap("connecting to Temporal", fault.Config, "the TEMPORAL_* settings can't be read", err).
 			WithFix("Check them against the Temporal SDK's environment configuration")
 	}
 	options.Logger = log.NewStructuredLogger(logger)
+	for _, change := range more {
+		change(&options)
+	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	c, err := client.DialContext(ctx, options)
