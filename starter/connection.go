@@ -10,6 +10,7 @@ import (
 
 	"github.com/cura-health/ehr-sync/internal/cura"
 	"github.com/cura-health/ehr-sync/internal/fault"
+	"github.com/cura-health/ehr-sync/internal/profile"
 	"github.com/cura-health/ehr-sync/internal/store"
 )
 
@@ -40,7 +41,7 @@ func connectionCommand() *cli.Command {
 			},
 			{
 				Name:        "show",
-				Usage:       "show a connection: settings, phase, types, last runs; never its secret",
+				Usage:       "show a connection: settings, phase, how each type is read and why, last runs; never its secret",
 				ArgsUsage:   "CONNECTION",
 				Description: example("starter connection show st-mary/main"),
 				Action:      showConnection,
@@ -49,8 +50,10 @@ func connectionCommand() *cli.Command {
 				Name:      "edit",
 				Usage:     "change settings of a connection",
 				ArgsUsage: "CONNECTION",
-				Description: "What isn't named stays. An onboarding that waits goes on with: starter retry CONNECTION\n\n" +
-					example("starter connection edit st-mary/main --secret-file ./new-secret"),
+				Description: "What isn't named stays. An onboarding that waits goes on with: starter retry CONNECTION\n" +
+					"Another profile makes every type be read from the start, another strategy its type.\n\n" +
+					example("starter connection edit st-mary/main --secret-file ./new-secret",
+						"starter connection edit st-mary/main --profile epic --strategy Observation=snapshot --budget 120"),
 				Flags:  settingFlags(),
 				Action: editConnection,
 			},
@@ -77,14 +80,19 @@ func addConnection(c *cli.Context) error {
 	}
 	conn := cura.Connection{
 		ID: cura.ConnectionID(uuid.NewString()), Name: c.String("name"),
-		EHRProfile: genericProfile, Types: cura.ResourceTypes(), Phase: cura.PhaseNew, Health: cura.HealthOK,
+		EHRProfile: profile.Generic, Types: cura.ResourceTypes(), Phase: cura.PhaseNew, Health: cura.HealthOK,
+		RosterSource: cura.RosterEnrolment,
 	}
 	if !validConnectionName(conn.Name) {
 		return usagef("%q can't be the name of a connection: it takes 1 to 40 lower-case letters, digits and hyphens, and begins with a letter or digit", conn.Name)
 	}
-	conn.Scopes = leastScopes(conn.Types)
+	conn.Scopes = defaultScopes(conn)
 	conn, err := applySettings(c, conn)
 	if err != nil {
+		return err
+	}
+	edit := connectionEdit{}
+	if edit.pace, err = readPaceSettings(c); err != nil {
 		return err
 	}
 	if err := checkSecretSource(c); err != nil {
@@ -99,19 +107,19 @@ func addConnection(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	sealer, err := s.sealer()
-	if err != nil {
+	if edit.sealer, err = s.sealer(); err != nil {
 		return err
 	}
-	secret, err := readSecret(c)
-	if err != nil {
+	if edit.secret, err = readSecret(c); err != nil {
 		return err
 	}
 	conn.OrgID = org.ID
-	if err := s.addConnection(c.Context, sealer, conn, secret); err != nil {
+	edit.conn = conn
+	if err := s.addConnection(c.Context, edit); err != nil {
 		return err
 	}
 	name := org.Name + "/" + conn.Name
+	hintRoster(c, conn, name)
 	hint(c, "Next: starter test %s", name)
 	return printOne(c, map[string]string{"id": string(conn.ID), "org": org.Name, "name": conn.Name},
 		"Added connection "+name+" ("+string(conn.ID)+").")
@@ -137,6 +145,9 @@ func editConnection(c *cli.Context) error {
 			return usagef("the secret would be sent to another host than it was given for; give it again with --secret-file FILE")
 		}
 		edit := connectionEdit{conn: conn}
+		if edit.pace, err = readPaceSettings(c); err != nil {
+			return err
+		}
 		if c.IsSet("secret-file") {
 			if edit.sealer, err = s.sealer(); err != nil {
 				return err
@@ -147,6 +158,9 @@ func editConnection(c *cli.Context) error {
 		}
 		if err := s.editConnection(c.Context, edit); err != nil {
 			return err
+		}
+		if old.EHRProfile != conn.EHRProfile {
+			hintRoster(c, conn, path(l))
 		}
 		next := "starter test " + path(l)
 		if old.Health == cura.HealthAttention {
@@ -182,9 +196,6 @@ func listConnections(c *cli.Context) error {
 			column[connectionRow]{"id", func(r connectionRow) string { return string(r.ID) }})
 	})
 }
-
-// genericProfile is the only EHR profile so far: a server with system-wide search by _lastUpdated.
-const genericProfile = "generic"
 
 // anySet reports whether one of the flags was given.
 func anySet(c *cli.Context, flags []cli.Flag) bool {

@@ -17,24 +17,23 @@ import (
 
 // settingFlags are the settings of a connection, the same for add and edit.
 func settingFlags() []cli.Flag {
-	return []cli.Flag{
+	return append([]cli.Flag{
 		&cli.StringFlag{Name: "base-url", Usage: "the FHIR base `URL`, such as https://ehr.hospital.example/fhir/R4"},
 		&cli.StringFlag{Name: "token-url", Usage: "the OAuth token endpoint's `URL`", DefaultText: "discovered from .well-known/smart-configuration"},
 		&cli.StringFlag{Name: "client-id", Usage: "the client `ID` that the hospital has registered for Cura"},
 		&cli.StringFlag{Name: "secret-file", Usage: "a `FILE` with the client secret; - reads standard input", DefaultText: "asked for, on a terminal"},
-		&cli.StringSliceFlag{Name: "scope", Usage: "a `SCOPE` to ask for, repeated as needed; an empty one asks for none", DefaultText: "system/TYPE.rs for each type"},
+		&cli.StringSliceFlag{Name: "scope", Usage: "a `SCOPE` to ask for, repeated as needed; an empty one asks for none", DefaultText: "read and search for each type, as the profile spells it"},
 		&cli.StringFlag{Name: "ca-file", Aliases: []string{"ca"}, Usage: "a PEM `FILE` with the certificates that the EHR's own one is signed by", DefaultText: "the system's"},
 		&cli.StringFlag{Name: "match", Usage: "how patients are matched: `mrn:SYSTEM`, national-id:SYSTEM or cura-id:SYSTEM"},
-		&cli.StringFlag{Name: "profile", Usage: "what kind of `EHR` it is", DefaultText: genericProfile},
 		&cli.StringSliceFlag{Name: "types", Usage: "the resource types to pull: `A,B`", DefaultText: "all that Cura pulls"},
 		&cli.BoolFlag{Name: "insecure-loopback", Usage: "allow plain http to a loopback address, for rehearsals"},
-	}
+	}, profileFlags()...)
 }
 
 // applySettings puts the flags that were given over the settings of conn, and checks the whole. It sends nothing.
 func applySettings(c *cli.Context, conn cura.Connection) (cura.Connection, error) {
 	for flag, field := range map[string]*string{
-		"base-url": &conn.BaseURL, "token-url": &conn.TokenURL, "client-id": &conn.ClientID, "profile": &conn.EHRProfile,
+		"base-url": &conn.BaseURL, "token-url": &conn.TokenURL, "client-id": &conn.ClientID,
 	} {
 		if c.IsSet(flag) {
 			*field = strings.TrimSpace(c.String(flag))
@@ -44,11 +43,8 @@ func applySettings(c *cli.Context, conn cura.Connection) (cura.Connection, error
 	if c.IsSet("insecure-loopback") {
 		conn.InsecureLoopback = c.Bool("insecure-loopback")
 	}
-	switch {
-	case conn.ClientID == "":
+	if conn.ClientID == "" {
 		return conn, usagef("--client-id is empty; give the one that the hospital has registered for Cura")
-	case conn.EHRProfile != genericProfile:
-		return conn, usagef("there is no EHR profile %q yet; the only one is %q, for servers that can be searched system-wide by _lastUpdated", conn.EHRProfile, genericProfile)
 	}
 	if c.IsSet("match") {
 		match, err := cura.ParseMatchStrategy(c.String("match"))
@@ -57,7 +53,8 @@ func applySettings(c *cli.Context, conn cura.Connection) (cura.Connection, error
 		}
 		conn.Match = match
 	}
-	if err := applyTypes(c, &conn); err != nil {
+	vendor, err := applyProfile(c, &conn)
+	if err != nil {
 		return conn, err
 	}
 	if c.IsSet("scope") {
@@ -76,32 +73,13 @@ func applySettings(c *cli.Context, conn cura.Connection) (cura.Connection, error
 	}
 	client, err := ehr.New(ehr.Config{
 		BaseURL: conn.BaseURL, TokenURL: conn.TokenURL, ClientID: conn.ClientID, Secret: "not looked at here", Scopes: conn.Scopes,
-		CAPEM: conn.CAPEM, InsecureLoopback: conn.InsecureLoopback,
+		CAPEM: conn.CAPEM, InsecureLoopback: conn.InsecureLoopback, Profile: vendor,
 	})
 	if err != nil {
 		return conn, settingsFault(err)
 	}
 	client.Close()
 	return conn, nil
-}
-
-// applyTypes sets the types that were asked for. Scopes that were the least set for the old types follow the new ones.
-func applyTypes(c *cli.Context, conn *cura.Connection) error {
-	if !c.IsSet("types") {
-		return nil
-	}
-	types, err := parseTypes(c.StringSlice("types"))
-	if err != nil {
-		return err
-	}
-	if !slices.Contains(types, cura.Patient) {
-		return usagef("--types lacks Patient; every other type hangs on a patient")
-	}
-	if slices.Equal(conn.Scopes, leastScopes(conn.Types)) {
-		conn.Scopes = leastScopes(types)
-	}
-	conn.Types = types
-	return nil
 }
 
 // parseTypes reads resource types and puts them in the order of reading.
@@ -126,15 +104,6 @@ func parseTypes(values []string) ([]cura.ResourceType, error) {
 		return nil, usagef("--types names no resource type")
 	}
 	return types, nil
-}
-
-// leastScopes are the scopes without which a pull of the types can't do: read and search.
-func leastScopes(types []cura.ResourceType) []string {
-	scopes := make([]string, len(types))
-	for i, t := range types {
-		scopes[i] = "system/" + string(t) + ".rs"
-	}
-	return scopes
 }
 
 // parseScopes checks scopes. A single empty one means that none is asked for, as Epic wants it.

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,24 +19,34 @@ import (
 type connectionView struct {
 	connectionRow
 
-	TypeStates   []typeView `json:"type_states"`
-	Runs         []runView  `json:"runs"`
-	EndpointTest *testView  `json:"endpoint_test,omitempty"`
+	TypeStates   []typeView            `json:"type_states"`
+	Strategies   []cura.StrategyChoice `json:"strategies"`
+	Roster       rosterView            `json:"roster"`
+	Pace         store.Pace            `json:"pace"`
+	Pauses       []store.Pause         `json:"pauses"`
+	Runs         []runView             `json:"runs"`
+	EndpointTest *testView             `json:"endpoint_test,omitempty"`
 }
 
 // typeView is where one resource type of a connection stands.
 type typeView struct {
 	Type      cura.ResourceType `json:"type"`
+	Strategy  cura.Strategy     `json:"strategy"`
 	Watermark *time.Time        `json:"watermark,omitempty"`
 	OffSince  *time.Time        `json:"off_since,omitempty"`
 	OffReason string            `json:"off_reason,omitempty"`
+	// Pause is what keeps the type from being read: its own, or else the whole connection's.
+	Pause *store.Pause `json:"pause,omitempty"`
 }
 
 func (t typeView) state() string {
-	if t.OffSince == nil {
-		return "on"
+	switch {
+	case t.Pause != nil:
+		return "paused since " + when(&t.Pause.Since)
+	case t.OffSince != nil:
+		return "off since " + when(t.OffSince) + ": " + t.OffReason
 	}
-	return "off since " + when(t.OffSince) + ": " + t.OffReason
+	return "on"
 }
 
 // runView is a run with the sum of its counts.
@@ -62,6 +74,18 @@ func (s *session) connectionView(ctx context.Context, l store.Listed) (connectio
 	v := connectionView{connectionRow: row}
 	err = s.store.InOrg(ctx, l.Org, func(tx *store.Tx) error {
 		if v.TypeStates, err = typeViews(ctx, tx, row.ConnectionState); err != nil {
+			return err
+		}
+		if v.Strategies, err = strategyChoices(ctx, tx, row.Connection); err != nil {
+			return err
+		}
+		if v.Roster, err = viewOfRoster(ctx, tx, row.Connection, v.Strategies, 0); err != nil {
+			return err
+		}
+		if v.Pace, err = tx.PaceOf(ctx, l.Connection); err != nil {
+			return err
+		}
+		if v.Pauses, err = tx.Pauses(ctx, l.Connection); err != nil {
 			return err
 		}
 		runs, err := tx.Runs(ctx, l.Connection, time.Time{}, shownRuns)
@@ -97,9 +121,16 @@ func typeViews(ctx context.Context, tx *store.Tx, conn store.ConnectionState) ([
 	if err != nil {
 		return nil, err
 	}
+	choices, err := strategyChoices(ctx, tx, conn.Connection)
+	if err != nil {
+		return nil, err
+	}
 	views := make([]typeView, len(conn.Types))
 	for i, t := range conn.Types {
-		views[i].Type = t
+		views[i].Type, views[i].Strategy = t, choices[i].Strategy
+		if views[i].Pause, err = tx.Paused(ctx, conn.ID, t); err != nil {
+			return nil, err
+		}
 		if mark, ok := marks[t]; ok {
 			views[i].Watermark = &mark
 		}
@@ -146,6 +177,16 @@ func showConnection(c *cli.Context) error {
 			return err
 		}
 		fmt.Fprintln(c.App.Writer)
+		err = printTable(c, v.Strategies, "",
+			column[cura.StrategyChoice]{"type", func(s cura.StrategyChoice) string { return string(s.Type) }},
+			column[cura.StrategyChoice]{"read by", func(s cura.StrategyChoice) string { return orDash(string(s.Strategy)) }},
+			column[cura.StrategyChoice]{"chosen by", func(s cura.StrategyChoice) string { return s.ChosenBy }},
+			column[cura.StrategyChoice]{"why", func(s cura.StrategyChoice) string { return s.Reason }},
+			column[cura.StrategyChoice]{"can miss", canMiss})
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(c.App.Writer)
 		return printTable(c, v.Runs, "No run yet.", append([]column[runView]{
 			{"run", func(r runView) string { return string(r.Kind) }},
 			{"began", func(r runView) string { return when(&r.StartedAt) }},
@@ -154,14 +195,55 @@ func showConnection(c *cli.Context) error {
 	})
 }
 
+// canMiss says what reading a type so can overlook, and which categories the server has refused.
+func canMiss(s cura.StrategyChoice) string {
+	if len(s.NotOffered) == 0 {
+		return orDash(s.CanMiss)
+	}
+	return s.CanMiss + " The server doesn't offer: " + strings.Join(s.NotOffered, ", ") + "."
+}
+
+// profile says in a line which profile it is, and what fills it in.
+func (v connectionView) profile() string {
+	parts := []string{v.EHRProfile}
+	if v.ProfileText != "" {
+		parts[0] += ", given in a file"
+	}
+	for _, name := range slices.Sorted(maps.Keys(v.ProfileParams)) {
+		parts = append(parts, name+"="+v.ProfileParams[name])
+	}
+	return strings.Join(parts, "; ")
+}
+
+// pace says in a line how fast the EHR may be asked, and what it has taught.
+func (v connectionView) pace() string {
+	parts := []string{"as many requests a minute as the profile says"}
+	if v.Pace.RequestsPerMinute > 0 {
+		parts[0] = fmt.Sprintf("%d requests a minute", v.Pace.RequestsPerMinute)
+	}
+	if v.Pace.PageSize > 0 {
+		parts = append(parts, fmt.Sprintf("pages of %d after throttling", v.Pace.PageSize))
+	}
+	if v.Pace.Concurrency > 0 {
+		parts = append(parts, fmt.Sprintf("%d requests at once after throttling", v.Pace.Concurrency))
+	}
+	if v.Pace.Throttles > 0 {
+		parts = append(parts, fmt.Sprintf("throttled %d times", v.Pace.Throttles))
+	}
+	if v.Pace.AbsurdRetryAfters > 0 {
+		parts = append(parts, fmt.Sprintf("%d absurd Retry-After", v.Pace.AbsurdRetryAfters))
+	}
+	if v.Pace.HeldUntil != nil && v.Pace.HeldUntil.After(time.Now()) {
+		parts = append(parts, "held by the EHR until "+when(v.Pace.HeldUntil))
+	}
+	if v.Pace.FailuresInARow > 0 {
+		parts = append(parts, fmt.Sprintf("%d failures in a row since %s", v.Pace.FailuresInARow, when(v.Pace.FailingSince)))
+	}
+	return strings.Join(parts, "; ")
+}
+
 // settings are the lines that show a connection to a person.
 func (v connectionView) settings() string {
-	orElse := func(text, other string) string {
-		if text == "" {
-			return other
-		}
-		return text
-	}
 	ca := "the system's"
 	if v.CAPEM != "" {
 		ca = fmt.Sprintf("its own, %d certificates", strings.Count(v.CAPEM, "-----BEGIN CERTIFICATE-----"))
@@ -175,7 +257,12 @@ func (v connectionView) settings() string {
 		"Scopes      " + orElse(strings.Join(v.Scopes, " "), "none is asked for"),
 		"CA          " + ca,
 		"Matches by  " + v.Match.String(),
-		"Profile     " + v.EHRProfile,
+		"Profile     " + v.profile(),
+		"Pace        " + v.pace(),
+		fmt.Sprintf("Alerts      after %d failures in a row", v.Pace.AlertAfter),
+	}
+	if len(v.Roster.ReadBy) > 0 || v.Roster.Active() > 0 {
+		lines = append(lines, "Roster      "+v.Roster.members()+"; fed by "+v.Roster.source(), "Enrolments  "+v.Roster.enrolments())
 	}
 	if v.InsecureLoopback {
 		lines = append(lines, "Plain http  allowed to a loopback address")
@@ -184,6 +271,9 @@ func (v connectionView) settings() string {
 		lines = append(lines, fmt.Sprintf("Last test   %s, %d checks, %s", v.EndpointTest.Verdict, v.EndpointTest.Checks, when(&v.EndpointTest.At)))
 	}
 	lines = append(lines, "Phase       "+string(v.Phase), "Health      "+string(v.Health))
+	for _, pause := range pauseLines(v.Pauses) {
+		lines = append(lines, "Paused      "+pause)
+	}
 	if v.RemovedAt != nil {
 		lines = append(lines, "Removed     "+when(v.RemovedAt))
 	}

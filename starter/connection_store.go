@@ -19,13 +19,17 @@ import (
 
 // addConnection stores a connection with its sealed secret, all or nothing, and then the shadow that stands for it in the
 // org's sandbox org.
-func (s *session) addConnection(ctx context.Context, sealer *secrets.Sealer, conn cura.Connection, secret string) error {
-	sealed, err := sealer.Seal(conn.OrgID, conn.ID, secrets.ClientSecret, secret)
+func (s *session) addConnection(ctx context.Context, edit connectionEdit) error {
+	conn := edit.conn
+	sealed, err := edit.sealer.Seal(conn.OrgID, conn.ID, secrets.ClientSecret, edit.secret)
 	if err != nil {
 		return err
 	}
 	err = s.store.InOrg(ctx, conn.OrgID, func(tx *store.Tx) error {
 		if err := tx.AddConnection(ctx, conn, "", s.actor); err != nil {
+			return err
+		}
+		if err := edit.pace.put(ctx, tx, conn.ID, s.actor); err != nil {
 			return err
 		}
 		return tx.PutCredential(ctx, conn.ID, string(secrets.ClientSecret), sealed, s.actor)
@@ -36,9 +40,11 @@ func (s *session) addConnection(ctx context.Context, sealer *secrets.Sealer, con
 	return s.keepShadow(ctx, conn)
 }
 
-// connectionEdit is what editConnection changes: the settings, and the secret where there is a sealer.
+// connectionEdit is what addConnection stores and editConnection changes: the settings, the pace where it is named, and the
+// secret where there is a sealer.
 type connectionEdit struct {
 	conn   cura.Connection
+	pace   paceSettings
 	sealer *secrets.Sealer
 	secret string
 }
@@ -54,6 +60,9 @@ func (s *session) editConnection(ctx context.Context, edit connectionEdit) error
 	}
 	err := s.store.InOrg(ctx, edit.conn.OrgID, func(tx *store.Tx) error {
 		if err := tx.EditConnection(ctx, edit.conn, s.actor); err != nil {
+			return err
+		}
+		if err := edit.pace.put(ctx, tx, edit.conn.ID, s.actor); err != nil {
 			return err
 		}
 		if sealed == nil {

@@ -188,7 +188,7 @@ func replayDeadLetter(c *cli.Context) error {
 			return err
 		}
 		run, err := startSync(c.Context, tc, v.listed, workflows.ReplayID(v.ID), "Replay of a dead letter of "+v.Path,
-			workflows.SyncInput{Target: target(v.listed), Types: []cura.ResourceType{v.Type}, Replay: v.ID})
+			workflows.SyncInput{Target: target(v.listed), Types: []cura.ResourceType{v.Type}, Replay: v.ID, Patients: partition(v)})
 		if err != nil {
 			return err
 		}
@@ -217,4 +217,12 @@ func discardDeadLetter(c *cli.Context) error {
 		}
 		return printOne(c, map[string]string{"id": string(v.ID), "state": "discarded"}, "Discarded dead letter "+string(v.ID)+".")
 	})
+}
+
+// partition is the patient whom a dead letter is about, by Cura's own id; none for a whole type.
+func partition(v letterView) []string {
+	if v.Partition == "" {
+		return nil
+	}
+	return []string{v.Partition}
 }

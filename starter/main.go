@@ -100,9 +100,9 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		DisableSliceFlagSeparator: true,
 		Flags:                     globalFlags(),
 		Commands: prepare([]*cli.Command{
-			orgCommand(), connectionCommand(), testCommand(), onboardCommand(), pilotCommand(),
+			orgCommand(), connectionCommand(), profilesCommand(), rosterCommand(), testCommand(), onboardCommand(), pilotCommand(),
 			retryCommand(), approveCommand(), extendCommand(), abortCommand(),
-			syncCommand(), statusCommand(), attentionCommand(), deadLettersCommand(),
+			syncCommand(), reconcileCommand(), pauseCommand(), resumeCommand(), statusCommand(), attentionCommand(), deadLettersCommand(),
 			devCommand(), sandboxCommand(), migrateCommand(), keygenCommand(), completionCommand(),
 		}),
 		Before:         checkGlobals,

@@ -26,8 +26,17 @@ func syncCommand() *cli.Command {
 		ArgsUsage: "CONNECTION",
 		Description: "Types that are switched off are tried again. It waits for the end, and ends with code 1 when a type didn't come to\n" +
 			"its end. A sync that was asked for before and still runs is joined.\n\n" +
-			example("starter sync st-mary/main", "starter sync st-mary/main --types Observation,Encounter --watch"),
+			"With --since or --until it reads a range again, by when the EHR has changed things; the watermarks stay. With --patient\n" +
+			"or --patients it reads these patients at once: a backfill under way steps aside. They are named by Cura's ids of them or\n" +
+			"by the EHR's, which stay on this machine and in the database; what is typed here can be seen by others on this machine,\n" +
+			"a file or standard input can't.\n\n" +
+			example("starter sync st-mary/main", "starter sync st-mary/main --types Observation,Encounter --watch",
+				"starter sync st-mary/main --since 2026-03-01 --until 2026-03-08", "starter sync st-mary/main --patients ./ids.txt"),
 		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "since", Usage: "read again what has changed since this `TIME`: 2026-03-01, 2026-03-01T08:00:00Z, or 36h ago"},
+			&cli.StringFlag{Name: "until", Usage: "… and before this `TIME`"},
+			&cli.StringSliceFlag{Name: "patient", Usage: "read this patient, named by an `ID`; repeated as needed"},
+			&cli.StringFlag{Name: "patients", Usage: "read the patients in a `FILE`, an id a line; - reads standard input"},
 			&cli.StringSliceFlag{Name: "types", Usage: "the resource types to read: `A,B`", DefaultText: "all of the connection's"},
 			&cli.BoolFlag{Name: "watch", Usage: "show how far it is"},
 			&cli.BoolFlag{Name: "no-wait", Usage: "start it and end"},
@@ -44,6 +53,10 @@ func syncNow(c *cli.Context) error {
 			return err
 		}
 	}
+	asked, err := readSelection(c)
+	if err != nil {
+		return err
+	}
 	return onConnection(c, func(s *session, l store.Listed) error {
 		conn, err := s.inService(c.Context, l)
 		if err != nil {
@@ -52,6 +65,14 @@ func syncNow(c *cli.Context) error {
 		if err := pastPilot(conn, l); err != nil {
 			return err
 		}
+		if err := pulls(conn, l, types); err != nil {
+			return err
+		}
+		in := workflows.SyncInput{Target: target(l), Types: types, Since: asked.since, Until: asked.until}
+		if in.Patients, err = s.patients(c.Context, l, asked.patients); err != nil {
+			return err
+		}
+		in.Ahead = len(in.Patients) > 0
 		tc, err := s.temporal(c.Context)
 		if err != nil {
 			return err
@@ -60,11 +81,11 @@ func syncNow(c *cli.Context) error {
 		if err := tc.EnsureSearchAttributes(c.Context, workflows.SearchAttributes()); err != nil {
 			return err
 		}
-		if err := s.record(c.Context, l, "sync", audit.Success, map[string]any{"types": types}); err != nil {
+		details := map[string]any{"types": types, "since": in.Since, "until": in.Until, "patients": len(in.Patients)}
+		if err := s.record(c.Context, l, "sync", audit.Success, details); err != nil {
 			return err
 		}
-		run, err := startSync(c.Context, tc, l, workflows.SyncNowID(l.Connection), "Sync of "+path(l)+", asked for by a person",
-			workflows.SyncInput{Target: target(l), Types: types})
+		run, err := startSync(c.Context, tc, l, syncID(l, in), "Sync of "+path(l)+", asked for by a person", in)
 		if err != nil {
 			return err
 		}
