@@ -5,12 +5,15 @@ export CGO_ENABLED := 0
 export DATA OUTPUT FAULT
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak bench lint fmt generate tools postgres build clean
+.PHONY: help demo profiles test soak bench lint fmt generate tools postgres build clean
 
 # Set-up talks on standard error: `make demo OUTPUT=json` has one JSON object on standard output and nothing else.
 
 demo: tools postgres build ## run the whole stack and onboard a sandbox hospital [DATA=DIR EXIT=1 OUTPUT=json FAULT=auth]
 	@exec bin/starter dev --demo $${DATA:+--data "$$DATA"} $(if $(filter 1 true yes,$(EXIT)),--exit) $${OUTPUT:+--output "$$OUTPUT"} $${FAULT:+--fault "$$FAULT"} $(ARGS)
+
+profiles: tools postgres build ## onboard a sandbox EHR of each vendor, faults on, and compare it with Cura [OUTPUT=json]
+	@exec bin/starter dev --profiles $${OUTPUT:+--output "$$OUTPUT"} $(ARGS)
 
 test: tools postgres build ## run every test; closes with the skipped ones and the totals
 	@bin=$$(tools/build.sh test) && exec "$$bin/gotestsum" --format pkgname --format-hide-empty-pkg -- -shuffle=on -timeout 10m ./...
@@ -18,8 +21,8 @@ test: tools postgres build ## run every test; closes with the skipped ones and t
 soak: tools postgres build ## run the crash and fault campaigns at full size
 	@CURA_SOAK=1 exec go test -count=1 -v -timeout 60m ./e2e/...
 
-bench: tools postgres build ## measure the worker's memory and speed on 10,000 and 100,000 resources
-	@exec go test -run '^$$' -bench . -benchtime 1x -timeout 60m ./...
+bench: tools postgres build ## measure speed, memory and CPU by stage, and write docs/BENCHMARKS.md [CURA_BENCH_FULL=1: a million resources too]
+	@CURA_BENCH_REPORT=$(CURDIR)/docs/BENCHMARKS.md exec go test -run '^$$' -bench . -benchtime 1x -timeout 120m ./...
 
 lint: ## check format, vet, golangci-lint, workflowcheck, govulncheck
 	@exec tools/lint.sh

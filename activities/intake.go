@@ -236,6 +236,9 @@ func (in *intake) read(ctx context.Context, items []*store.Item) error {
 			defer in.a.cpu.Release(weight)
 			for _, it := range some {
 				in.readOne(it)
+				if it.Landing == 0 && it.Raw != nil {
+					it.Packed = in.a.store.Pack(it.Raw)
+				}
 			}
 			return nil
 		})

@@ -265,10 +265,12 @@ func (p *puller) afterFault(ctx context.Context, searches []url.Values, cause er
 		c.Restarts++
 		c.Next, c.Rows, c.Total = "", 0, 0
 	case fault.Is(cause, fault.Expired):
-		if f, ok := errors.AsType[*fault.Error](cause); ok {
-			return f.GivenUp(c.Restarts + 1)
+		// The server forgets its links sooner than so long a chain of pages can be followed.
+		if c, err = p.narrow(ctx, searches[c.Slice], c, max(c.Rows/4, p.pageSize(c)), cause); err != nil {
+			return err
 		}
-		return cause
+		c.Restarts = 0
+		failpoint.Reach(failpoint.WindowNarrowed)
 	case errors.Is(cause, ehr.ErrPageTooLarge) && c.PageSize != 1:
 		c.PageSize = max(p.pageSize(c)/2, 1)
 		c.Next, c.Rows, c.Total = "", 0, 0

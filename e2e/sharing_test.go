@@ -20,7 +20,9 @@ func TestALargeBackfillStarvesNobody(t *testing.T) {
 	t.Cleanup(func() { require.NoError(t, small.Close()) })
 	large.worker("")
 	large.ok("onboard", "main", "--monitor", "72h", "--interval", "1h")
-	reading := func() bool { return large.count("sync.runs WHERE kind = 'backfill' AND outcome = 'running'") == 1 }
+	reading := func() bool {
+		return large.count("sync.runs r JOIN sync.connections c USING (org_id, connection_id) WHERE c.name = 'main' AND r.kind = 'backfill' AND r.outcome = 'running'") == 1
+	}
 	require.Eventually(t, reading, 2*time.Minute, 50*time.Millisecond)
 
 	large.ok("org", "add", "small")

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,6 +26,14 @@ import (
 const (
 	devDir  = ".cura"
 	envFile = "env"
+	// profilesDir is, in it, where the stack of --profiles keeps everything.
+	profilesDir = "profiles"
+)
+
+// What a connection to a sandbox EHR needs, beside its state.
+const (
+	caFile     = "ca.pem"
+	secretFile = "client-secret"
 )
 
 func devCommand() *cli.Command {
@@ -33,17 +42,20 @@ func devCommand() *cli.Command {
 		Usage: "run the whole stack on this machine: PostgreSQL, Temporal, a sandbox EHR and the worker",
 		Description: "Everything is kept under .cura: stop it with Ctrl-C and start it again, and it goes on.\n" +
 			"With --demo it also onboards the sandbox hospital and shows how that goes.\n\n" +
-			example("starter dev", "starter dev --demo", "starter dev --demo --data ./fhir --exit --output json", "starter dev --clean"),
+			"With --profiles it runs, from a clean start and under .cura/profiles, a sandbox EHR for each vendor instead. It onboards\n" +
+			"them all with faults on, compares them with Cura and ends: with code 0 if all are live and nothing is missing or extra.\n\n" +
+			example("starter dev", "starter dev --demo", "starter dev --demo --data ./fhir --exit --output json", "starter dev --profiles", "starter dev --clean"),
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "dir", Value: devDir, Usage: "where everything is kept"},
 			&cli.BoolFlag{Name: "clean", Usage: "remove everything that is kept, and end"},
 			&cli.BoolFlag{Name: "demo", Usage: "onboard the sandbox hospital"},
+			&cli.BoolFlag{Name: "profiles", Usage: "onboard a sandbox EHR of each vendor with faults on, compare, and end"},
 			&cli.BoolFlag{Name: "exit", Usage: "with --demo: end once the connection is live (exit code 0) or needs a person (1)"},
 			&cli.StringFlag{Name: "data", Usage: "serve the FHIR resources in this folder, instead of generated patients"},
 			&cli.StringFlag{Name: "fault", Usage: "with --demo: what goes wrong during the monitoring window: auth, errors or throttle"},
-			&cli.IntFlag{Name: "patients", Value: 40, Usage: "how many patients the sandbox generates"},
-			&cli.DurationFlag{Name: "monitor", Value: demoMonitor, Usage: "with --demo: the length of the monitoring window"},
-			&cli.DurationFlag{Name: "interval", Value: demoInterval, Usage: "with --demo: the interval of the schedule"},
+			&cli.IntFlag{Name: "patients", Value: 40, Usage: "how many patients the sandbox generates", DefaultText: "40; with --profiles 20"},
+			&cli.DurationFlag{Name: "monitor", Value: demoMonitor, Usage: "with --demo or --profiles: the length of the monitoring window", DefaultText: "1m; with --profiles 30s"},
+			&cli.DurationFlag{Name: "interval", Value: demoInterval, Usage: "with --demo or --profiles: the interval of the schedule", DefaultText: "10s; with --profiles 5s"},
 		},
 		Action: func(c *cli.Context) error {
 			dir, err := filepath.Abs(c.String("dir"))
@@ -62,15 +74,22 @@ func devCommand() *cli.Command {
 			if err := checkFault(c.String("fault")); err != nil {
 				return err
 			}
+			if c.Bool("profiles") {
+				if dir, err = rehearsalDir(c, dir); err != nil {
+					return err
+				}
+			}
 			return runDev(c, dir)
 		},
 	}
 }
 
-// cleanDev removes what `starter dev` keeps, the cluster's folder outside of it included.
+// cleanDev removes what `starter dev` keeps, the clusters' folders outside of it included.
 func cleanDev(ctx context.Context, dir string) error {
-	if err := stack.RemovePostgres(ctx, filepath.Join(dir, "postgres")); err != nil {
-		return fmt.Errorf("removing the PostgreSQL cluster: %w", err)
+	for _, stackDir := range []string{filepath.Join(dir, profilesDir), dir} {
+		if err := stack.RemovePostgres(ctx, filepath.Join(stackDir, "postgres")); err != nil {
+			return fmt.Errorf("removing the PostgreSQL cluster: %w", err)
+		}
 	}
 	return os.RemoveAll(dir)
 }
@@ -83,14 +102,20 @@ type devStack struct {
 	say      io.Writer
 	postgres *stack.Postgres
 	temporal *stack.Temporal
-	sandbox  *sandbox.Server
-	worker   *stack.Process
+	// sandbox is the EHR of the demo; nil with --profiles.
+	sandbox *sandbox.Server
+	// hospitals are the EHRs of --profiles.
+	hospitals []*hospital
+	worker    *stack.Process
 	// env holds the settings with which the other commands reach the stack, as NAME=VALUE; empty until they are written.
 	env []string
 }
 
 func runDev(c *cli.Context, dir string) (err error) {
 	d := &devStack{dir: dir, shown: c.String("dir"), say: c.App.ErrWriter}
+	if c.Bool("profiles") {
+		d.shown = filepath.Join(d.shown, profilesDir)
+	}
 	defer func() { err = errors.Join(err, d.stop()) }()
 	if err := d.start(c); err != nil {
 		return err
@@ -98,9 +123,12 @@ func runDev(c *cli.Context, dir string) (err error) {
 	ctx, cancel := context.WithCancelCause(c.Context)
 	defer cancel(nil)
 	go func() { cancel(d.watch(ctx)) }()
-	if c.Bool("demo") {
+	switch {
+	case c.Bool("profiles"):
+		err = runRehearsal(ctx, c, d)
+	case c.Bool("demo"):
 		err = runDemo(ctx, c, d)
-	} else {
+	default:
 		d.describe()
 		<-ctx.Done()
 	}
@@ -109,7 +137,10 @@ func runDev(c *cli.Context, dir string) (err error) {
 	}
 	if c.Err() != nil {
 		d.tell("Stopping.")
-		if c.Bool("exit") {
+		switch {
+		case c.Bool("profiles"):
+			return errors.New("the rehearsal was stopped before it came to its end; start it again, and it begins anew")
+		case c.Bool("exit"):
 			return errors.New("the demo was stopped before it came to its end; start it again, and it goes on")
 		}
 		return nil
@@ -171,8 +202,16 @@ func (d *devStack) start(c *cli.Context) error {
 	if err != nil {
 		return fmt.Errorf("starting Temporal: %w", err)
 	}
-	d.tell("Starting the sandbox EHR.")
-	if err := d.startSandbox(ctx, c); err != nil {
+	var settings []string
+	if c.Bool("profiles") {
+		d.tell("Starting a sandbox EHR for each vendor.")
+		settings = rehearsalSettings()
+		err = d.startHospitals(ctx, c)
+	} else {
+		d.tell("Starting the sandbox EHR.")
+		err = d.startDemoSandbox(ctx, c)
+	}
+	if err != nil {
 		return err
 	}
 	keyFile := filepath.Join(d.dir, "key.json")
@@ -196,7 +235,7 @@ func (d *devStack) start(c *cli.Context) error {
 		return fmt.Errorf("finding the worker: %w", err)
 	}
 	d.worker, err = stack.StartProcess(ctx, stack.ProcessConfig{
-		Name: "worker", Path: filepath.Join(filepath.Dir(program), "worker"), Env: append(os.Environ(), d.env...), Log: d.log("worker"),
+		Name: "worker", Path: filepath.Join(filepath.Dir(program), "worker"), Env: slices.Concat(os.Environ(), settings, d.env), Log: d.log("worker"),
 	})
 	if err != nil {
 		return fmt.Errorf("starting the worker, which `make build` puts beside starter: %w", err)
@@ -234,7 +273,7 @@ func (d *devStack) startPostgres(ctx context.Context) error {
 	return err
 }
 
-func (d *devStack) startSandbox(ctx context.Context, c *cli.Context) error {
+func (d *devStack) startDemoSandbox(ctx context.Context, c *cli.Context) error {
 	port, err := stack.FreePort(9443)
 	if err != nil {
 		return err
@@ -243,33 +282,54 @@ func (d *devStack) startSandbox(ctx context.Context, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	d.sandbox, err = sandbox.Start(ctx, sandbox.Config{
+	d.sandbox, err = startSandbox(ctx, d.dir, sandbox.Config{
 		Addr: fmt.Sprintf("127.0.0.1:%d", port), ControlAddr: fmt.Sprintf("127.0.0.1:%d", control),
-		DataDir: c.String("data"), StateDir: filepath.Join(d.dir, "sandbox"), Patients: c.Int("patients"), Seed: 1,
+		DataDir: c.String("data"), Patients: c.Int("patients"), Seed: 1,
 	})
 	if err != nil {
-		return fmt.Errorf("starting the sandbox EHR: %w", err)
+		return err
 	}
 	for _, problem := range d.sandbox.Problems() {
 		d.tell("  note: %s", problem)
 	}
-	for name, content := range map[string][]byte{"ca.pem": d.sandbox.CAPEM(), "client-secret": []byte(d.sandbox.ClientSecret())} {
-		if err := os.WriteFile(filepath.Join(d.dir, name), content, 0o600); err != nil {
-			return fmt.Errorf("writing %s: %w", name, err)
+	return nil
+}
+
+// startSandbox starts a sandbox EHR that keeps its state in dir, and puts there what a connection to it needs.
+func startSandbox(ctx context.Context, dir string, cfg sandbox.Config) (*sandbox.Server, error) {
+	cfg.StateDir = filepath.Join(dir, "sandbox")
+	server, err := sandbox.Start(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("starting the sandbox EHR: %w", err)
+	}
+	for name, content := range map[string][]byte{caFile: server.CAPEM(), secretFile: []byte(server.ClientSecret())} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			return nil, errors.Join(fmt.Errorf("writing %s: %w", name, err), server.Close()) //nolint:contextcheck // it must close even when ctx is over
 		}
 	}
-	return nil
+	return server, nil
 }
 
 func (d *devStack) describe() {
 	d.tell("\nThe stack runs. Other commands find it by %s, in this folder.", filepath.Join(d.shown, envFile))
 	d.tell("  Temporal Web UI   %s", d.temporal.UIURL())
 	d.tell("  Sandbox EHR       %s", d.sandbox.BaseURL())
-	d.tell("    its CA          %s", filepath.Join(d.shown, "ca.pem"))
-	d.tell("    client          %s, secret in %s", d.sandbox.ClientID(), filepath.Join(d.shown, "client-secret"))
+	d.tell("    its CA          %s", filepath.Join(d.shown, caFile))
+	d.tell("    client          %s, secret in %s", d.sandbox.ClientID(), filepath.Join(d.shown, secretFile))
 	d.tell("    faults          starter sandbox faults --control %s", d.sandbox.ControlURL())
 	d.tell("  Logs              %s", filepath.Join(d.shown, "logs"))
 	d.tell("Ctrl-C stops it; what it holds stays.")
+}
+
+// openSession opens the stack as any other command would: by its settings, in the environment.
+func (d *devStack) openSession(c *cli.Context) (*session, error) {
+	for _, setting := range d.env {
+		name, value, _ := strings.Cut(setting, "=")
+		if err := os.Setenv(name, value); err != nil {
+			return nil, fmt.Errorf("setting %s: %w", name, err)
+		}
+	}
+	return openSession(c)
 }
 
 // stop stops the pieces in the reverse order.
@@ -280,6 +340,9 @@ func (d *devStack) stop() error {
 	}
 	if d.sandbox != nil {
 		errs = append(errs, d.sandbox.Close())
+	}
+	for _, h := range d.hospitals {
+		errs = append(errs, h.ehr.Close())
 	}
 	if d.temporal != nil {
 		errs = append(errs, d.temporal.Stop())

@@ -60,3 +60,10 @@ func TestSandboxRunsUntilItIsTold(t *testing.T) {
 	require.Equal(t, exitFailed, gone.code)
 	require.Contains(t, gone.err, "no sandbox answers")
 }
+
+func TestAnUnknownVendorIsRefused(t *testing.T) {
+	t.Parallel()
+	got := starter(t, "sandbox", "--vendor", "meditech")
+	require.Equal(t, exitUsage, got.code, got.err)
+	require.Contains(t, got.err, "athena, epic, hapi, medplum")
+}

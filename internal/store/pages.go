@@ -42,6 +42,8 @@ type Item struct {
 	// Raw is the resource as received; nil for one above the size cap.
 	Raw      []byte
 	RawBytes int64
+	// Packed is Raw as Store.Pack makes it; nil: it is packed when it is written, while other writers wait.
+	Packed []byte
 
 	Outcome Outcome
 	// Mapped is what validating and mapping came to, whatever else is there: Stored or Quarantined; empty: neither was
@@ -300,9 +302,9 @@ func (tx *Tx) land(ctx context.Context, pass Pass, items []Item) (landed map[str
 			landed[it.EHRID] = it.Landing
 			continue
 		}
-		var raw []byte
-		if it.Raw != nil {
-			raw = tx.store.encoder.EncodeAll(it.Raw, nil)
+		raw := it.Packed
+		if raw == nil && it.Raw != nil {
+			raw = tx.store.Pack(it.Raw)
 		}
 		ids, hashes, versions = append(ids, it.EHRID), append(hashes, it.Hash[:]), append(versions, it.VersionID)
 		updated, raws, sizes = append(updated, it.LastUpdated), append(raws, raw), append(sizes, it.RawBytes)

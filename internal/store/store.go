@@ -69,6 +69,9 @@ func Open(ctx context.Context, url string) (*Store, error) {
 	return &Store{pool: pool, encoder: encoder, decoder: decoder}, nil
 }
 
+// Pack compresses a resource for the landing. It may be called from many goroutines at once.
+func (s *Store) Pack(raw []byte) []byte { return s.encoder.EncodeAll(raw, nil) }
+
 // Close waits for transactions in flight and closes the pool.
 func (s *Store) Close() {
 	s.pool.Close()
