@@ -27,7 +27,7 @@ type vendor struct {
 	// throttle is how the EHR throttles while it is read first, and absurd what its Retry-After says in the window.
 	throttle sandbox.Throttle
 	absurd   string
-	// pageLife is how many seconds a page link lives: a throttled one is past it; 0: longer than a rehearsal.
+	// pageLife is how many seconds a page link lives, less than a throttle's pause; 0: longer than a rehearsal.
 	pageLife int
 	// late says that what is written shows late, with the time of when it was written: where resources show such a time.
 	late bool
@@ -37,15 +37,15 @@ type vendor struct {
 func vendors() []vendor {
 	return []vendor{
 		{
-			profile: "epic", roster: enrolPeople, pageLife: 1, absurd: "1764000000", // seconds since 1970, of a moment that has passed
+			profile: "epic", roster: enrolPeople, absurd: "1764000000", // seconds since 1970, of a moment that has passed
 			throttle: sandbox.Throttle{EveryN: 60, RetryAfterSeconds: 1},
 		},
 		{
-			profile: "oracle", roster: followRosterGroup, pageLife: 1, absurd: "-5", late: true,
+			profile: "oracle", roster: followRosterGroup, absurd: "-5", late: true,
 			throttle: sandbox.Throttle{EveryN: 60, RetryAfterSeconds: 2, RetryAfterDate: true},
 		},
 		{
-			profile: "athena", roster: uploadPatients, pageLife: 1, absurd: "1764000000000", // in milliseconds
+			profile: "athena", roster: uploadPatients, absurd: "1764000000000", // in milliseconds
 			flags:    []string{"--profile-param", "practice=Organization/a-1.Practice-1", "--roster-source", "list"},
 			throttle: sandbox.Throttle{EveryN: 60, RetryAfterSeconds: 1, Token: true},
 		},
@@ -64,7 +64,8 @@ func vendors() []vendor {
 // faults are what goes wrong while the hospital is tested, piloted and read whole.
 func (v vendor) faults() sandbox.Faults {
 	return sandbox.Faults{
-		ErrorRate: 0.02, Throttle: v.throttle, DuplicateRows: true, PageExpiresAfterUses: 1, TokenDiesAfterRequests: 25,
+		ErrorRate: 0.02, Throttle: v.throttle, DuplicateRows: true, PageExpiresAfterUses: 1, PageExpiresAfterSeconds: v.pageLife,
+		TokenDiesAfterRequests: 25,
 	}
 }
 
@@ -81,13 +82,13 @@ func (v vendor) windowFaults() sandbox.Faults {
 	return f
 }
 
-// served is what the rehearsal reads of a resource in the source.
+// served is what the rehearsal reads of a resource in the source, of a type that Cura pulls.
 type served struct {
-	ID      string `json:"id"`
-	Subject struct {
-		Reference string `json:"reference"`
-	} `json:"subject"`
+	ID      string    `json:"id"`
+	Subject reference `json:"subject"`
+	Patient reference `json:"patient"`
 
+	// What follows is a Patient's.
 	Identifier []struct {
 		System string `json:"system"`
 		Value  string `json:"value"`
@@ -101,25 +102,40 @@ type served struct {
 	Gender    string `json:"gender"`
 }
 
-// source reads what the EHR has of Patient or Observation, in its order.
-func (h *hospital) source(typ string) ([]served, error) {
+type reference struct {
+	Reference string `json:"reference"`
+}
+
+// of is the id of the patient whom a resource of type t is about.
+func (r served) of(t cura.ResourceType) string {
+	if t == cura.Patient {
+		return r.ID
+	}
+	return strings.TrimPrefix(r.Subject.Reference+r.Patient.Reference, "Patient/") // a type has one of the two
+}
+
+// source reads what the EHR has of the types that Cura pulls, each in the EHR's order.
+func (h *hospital) source() (map[cura.ResourceType][]served, error) {
 	var text bytes.Buffer
 	if err := h.ehr.Source(&text); err != nil {
 		return nil, err
 	}
-	var all []served
+	all := map[cura.ResourceType][]served{}
 	for line := range bytes.Lines(text.Bytes()) {
 		var head struct {
-			ResourceType string `json:"resourceType"`
+			ResourceType cura.ResourceType `json:"resourceType"`
 		}
-		if err := json.Unmarshal(line, &head); err != nil || head.ResourceType != typ {
+		if err := json.Unmarshal(line, &head); err != nil {
+			return nil, errors.New("the sandbox's source isn't JSON")
+		}
+		if !head.ResourceType.Pulled() {
 			continue
 		}
 		var r served
 		if err := json.Unmarshal(line, &r); err != nil {
-			return nil, fmt.Errorf("a %s of the sandbox can't be read", typ)
+			return nil, fmt.Errorf("a resource of type %s in the sandbox's source can't be read", head.ResourceType)
 		}
-		all = append(all, r)
+		all[head.ResourceType] = append(all[head.ResourceType], r)
 	}
 	return all, nil
 }
@@ -132,7 +148,7 @@ func (h *hospital) deleteOne(spared map[string]bool) error {
 		return err
 	}
 	for _, r := range slices.Backward(all[cura.Observation]) {
-		if r.of(cura.Observation) == all[cura.Patient][0].ID && !spared["Observation/"+r.ID] {
+		if len(all[cura.Patient]) > 0 && r.of(cura.Observation) == all[cura.Patient][0].ID && !spared["Observation/"+r.ID] {
 			return h.ehr.Delete("Observation", r.ID)
 		}
 	}
