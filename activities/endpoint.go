@@ -6,6 +6,7 @@ import (
 	"github.com/cura-health/ehr-sync/internal/audit"
 	"github.com/cura-health/ehr-sync/internal/cura"
 	"github.com/cura-health/ehr-sync/internal/ehr"
+	"github.com/cura-health/ehr-sync/internal/fault"
 	"github.com/cura-health/ehr-sync/internal/store"
 )
 
@@ -22,6 +23,7 @@ type EndpointResult struct {
 // TestEndpoint tests a connection's endpoints and keeps the report. A failed check is a result, not an error.
 func (a *Activities) TestEndpoint(ctx context.Context, in Target) (EndpointResult, error) {
 	defer heartbeat(ctx, func() any { return "testing" })()
+	a.meetSomebody(ctx, in)
 	report, err := a.RunEndpointTest(ctx, in, audit.Worker)
 	result := EndpointResult{Verdict: report.Verdict(), Checks: len(report.Checks), Forbidden: report.Forbidden, Strategies: report.Strategies}
 	for _, c := range report.Checks {
@@ -30,6 +32,22 @@ func (a *Activities) TestEndpoint(ctx context.Context, in Target) (EndpointResul
 		}
 	}
 	return result, temporalError(ctx, err)
+}
+
+// meetSomebody looks after the roster of a connection that is read patient by patient, for the test to have somebody to try
+// searches with. Where that can't be done the test says why, better than this could.
+func (a *Activities) meetSomebody(ctx context.Context, in Target) {
+	conn, open, err := a.connect(ctx, in)
+	if err != nil {
+		return
+	}
+	choice, _, err := a.strategy(ctx, conn, open.profile, cura.Patient)
+	if err != nil || !choice.Strategy.ByPatient() {
+		return
+	}
+	if _, err := a.refreshRoster(ctx, in); err != nil {
+		a.log.InfoContext(ctx, "the roster couldn't be looked after before the endpoint test", "connection_id", string(in.Connection), "kind", string(fault.KindOf(err)))
+	}
 }
 
 // RunEndpointTest is TestEndpoint without Temporal, for `starter test`. Types that answer 403 are switched off, and

@@ -101,6 +101,9 @@ func TestEveryVendorIsReadWithoutLoss(t *testing.T) {
 				h.change()
 				h.catchUp()
 				h.requireSame()
+				if v.profile == "epic" {
+					h.saveHistories("-by-patient")
+				}
 			})
 		}
 	}
