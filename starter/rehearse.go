@@ -223,7 +223,7 @@ func (o *onboarder) connect(ctx context.Context) error {
 	return o.command(ctx, command...)
 }
 
-// report tells each step of the onboarding, and has the hospital's data move once the window has been looked at.
+// report tells each step of the onboarding, and has the hospital's data move once the monitoring window has begun.
 func (o *onboarder) report(status workflows.OnboardingStatus) {
 	if o.states == nil {
 		o.states = map[string]string{}
