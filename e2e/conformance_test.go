@@ -75,7 +75,6 @@ func scenarios() []scenario {
 		scenario{name: "a clock some minutes ahead", faults: sandbox.Faults{ClockSkewSeconds: 200}},
 		scenario{name: "expired cursors", faults: sandbox.Faults{PageExpiresAfterUses: 1, PageExpiresAfterSeconds: 1}},
 		scenario{name: "links that end at a depth", faults: sandbox.Faults{PageDepth: 60}, kill: "pull/window-narrowed:2"},
-		scenario{name: "a dropped lower bound", faults: sandbox.Faults{DropParams: []string{"_lastUpdated"}}},
 		scenario{name: "absurd Retry-After", faults: sandbox.Faults{Throttle: sandbox.Throttle{EveryN: 40, RetryAfterRaw: "-5"}}},
 		scenario{name: "throttled at the token endpoint too", faults: sandbox.Faults{Throttle: sandbox.Throttle{EveryN: 5, RetryAfterRaw: "1", Token: true}}},
 		scenario{name: "an unreliable line", cut: true},
