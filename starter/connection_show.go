@@ -299,7 +299,7 @@ func removeConnection(c *cli.Context) error {
 		switch {
 		case err == nil:
 			defer tc.Close()
-			err = stopSchedule(c.Context, tc, l)
+			err = stopSchedules(c.Context, tc, l)
 		case state.Phase == cura.PhaseNew || state.Phase == cura.PhaseAborted:
 			// Nothing is scheduled in these phases, so nothing is left behind.
 			hint(c, "Temporal doesn't answer; the connection is %s, so there is no schedule to delete.", state.Phase)

@@ -141,9 +141,9 @@ func (s *session) removeConnection(ctx context.Context, l store.Listed) error {
 	})
 }
 
-// stopSchedule deletes a connection's schedule; one that isn't there is as good as deleted. It refuses while an onboarding
-// runs, which would enable the schedule again.
-func stopSchedule(ctx context.Context, tc client.Client, l store.Listed) error {
+// stopSchedules deletes a connection's schedules; one that isn't there is as good as deleted. It refuses while an onboarding
+// runs, which would enable them again.
+func stopSchedules(ctx context.Context, tc client.Client, l store.Listed) error {
 	running, err := onboardingRuns(ctx, tc, l.Connection)
 	if err != nil {
 		return err
@@ -152,11 +152,13 @@ func stopSchedule(ctx context.Context, tc client.Client, l store.Listed) error {
 		return fault.New("removing the connection", fault.Conflict, "its onboarding is running").
 			WithFix("Abort it first with: starter abort " + path(l) + " --reason TEXT")
 	}
-	err = tc.ScheduleClient().GetHandle(ctx, workflows.ScheduleID(l.Connection)).Delete(ctx)
-	var missing *serviceerror.NotFound
-	if err != nil && !errors.As(err, &missing) {
-		return fault.Wrap("deleting the schedule", fault.Unavailable, "Temporal refuses or doesn't answer", err).
-			WithFix("See that Temporal runs, then try again")
+	for _, id := range []string{workflows.ScheduleID(l.Connection), workflows.ReconcileScheduleID(l.Connection)} {
+		err := tc.ScheduleClient().GetHandle(ctx, id).Delete(ctx)
+		var missing *serviceerror.NotFound
+		if err != nil && !errors.As(err, &missing) {
+			return fault.Wrap("deleting the schedules", fault.Unavailable, "Temporal refuses or doesn't answer", err).
+				WithFix("See that Temporal runs, then try again")
+		}
 	}
 	return nil
 }

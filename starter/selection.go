@@ -46,7 +46,7 @@ func readSelection(c *cli.Context) (selection, error) {
 	}
 	s.patients = listed(c.StringSlice("patient"))
 	if c.IsSet("patients") {
-		if s.patients, err = readPatientIDs(c.String("patients")); err != nil {
+		if s.patients, err = patientIDs(c, c.String("patients")); err != nil {
 			return s, err
 		}
 	}

@@ -47,6 +47,9 @@ func TestWhatCantBeReadAgain(t *testing.T) {
 		require.Contains(t, got.err, tc.says, name)
 		require.NotContains(t, got.err, "MRN-SECRET")
 	}
+	piped := starterWith(t, "MRN-SECRET\n", append([]string{"--database-url", d.db.URL}, "sync", "main", "--patients", "-")...)
+	require.Equal(t, exitFailed, piped.code, "standard input is read")
+	require.Contains(t, piped.err, "number 1 of those given")
 	got := d.starter(t, "sync", "main", "--patients", file("many", strings.ReplaceAll(many.String(), " ", "")))
 	require.Equal(t, exitUsage, got.code)
 	require.Contains(t, got.err, "split the file")
