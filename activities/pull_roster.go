@@ -24,8 +24,8 @@ const (
 	patientBatch   = 16
 )
 
-// faultsInARow is how many patients of a batch may fail before the type is given up: then it isn't about the patients.
-const faultsInARow = 3
+// faultsInABatch is how many patients of a batch may fail before the type is given up: then it isn't about the patients.
+const faultsInABatch = 3
 
 // readPatients reads patient by patient: the roster, or those that were asked for. A batch that a crash cut short is read
 // again. A fault that is about one patient stops only that patient, who is left as a dead letter.
@@ -97,7 +97,7 @@ func (p *puller) batch(ctx context.Context, members []store.Member) (end, error)
 			if err == nil || ctx.Err() != nil || !aboutOnePatient(fault.KindOf(err)) {
 				return err
 			}
-			if failed++; failed > faultsInARow {
+			if failed++; failed > faultsInABatch {
 				return err
 			}
 			return v.giveUp(ctx, err)
@@ -271,13 +271,9 @@ func (v *visit) oneByOne(ctx context.Context, params url.Values, from store.Curs
 			return 0, cause
 		}
 		v.sifting.Store(true)
-		page, bad, err := v.readEach(ctx, listed)
-		if fault.Is(err, fault.Throttled) {
-			f, _ := errors.AsType[*fault.Error](err)
-			return f.RetryAfter, nil
-		}
-		if err != nil {
-			return 0, err
+		page, bad, wait, err := v.readEach(ctx, listed)
+		if err != nil || wait > 0 {
+			return wait, err
 		}
 		if err := v.take(ctx, page, bad...); err != nil {
 			return 0, err

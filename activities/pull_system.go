@@ -35,8 +35,9 @@ func (p *puller) readSystem(ctx context.Context) (end, error) {
 			return e, nil
 		}
 		// The pages before the fault are committed; the cursor says where it happened.
-		if err := p.afterFault(ctx, searches, err); err != nil {
-			return end{}, err
+		wait, err := p.afterFault(ctx, searches, err)
+		if err != nil || wait > 0 {
+			return end{wait: wait}, err
 		}
 		if stop, e, err := p.interrupted(ctx); stop || err != nil {
 			return e, err
@@ -254,11 +255,12 @@ func lowerBound(c store.Cursor) time.Time {
 }
 
 // afterFault finds the way past what stopped a stream, and moves the cursor there: begin the window again, with smaller
-// pages or in smaller windows, or go round a resource that the server can't give. Where there is none it gives err back.
-func (p *puller) afterFault(ctx context.Context, searches []url.Values, cause error) error {
+// pages or in smaller windows, or go round a resource that the server can't give. Where there is none it gives cause back; with wait
+// the EHR wants a pause first.
+func (p *puller) afterFault(ctx context.Context, searches []url.Values, cause error) (wait time.Duration, err error) {
 	c, err := p.cursor(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	switch {
 	case fault.Is(cause, fault.Expired) && c.Restarts < maxRestarts:
@@ -267,7 +269,7 @@ func (p *puller) afterFault(ctx context.Context, searches []url.Values, cause er
 	case fault.Is(cause, fault.Expired):
 		// The server forgets its links sooner than so long a chain of pages can be followed.
 		if c, err = p.narrow(ctx, searches[c.Slice], c, max(c.Rows/4, p.pageSize(c)), cause); err != nil {
-			return err
+			return 0, err
 		}
 		c.Restarts = 0
 		failpoint.Reach(failpoint.WindowNarrowed)
@@ -276,15 +278,15 @@ func (p *puller) afterFault(ctx context.Context, searches []url.Values, cause er
 		c.Next, c.Rows, c.Total = "", 0, 0
 	case fault.Is(cause, fault.Depth):
 		if c, err = p.narrow(ctx, searches[c.Slice], c, max(c.Rows, p.pageSize(c)), cause); err != nil {
-			return err
+			return 0, err
 		}
 		failpoint.Reach(failpoint.WindowNarrowed)
 	case fault.Is(cause, fault.Transient):
 		return p.aroundPoison(ctx, searches, c, cause)
 	default:
-		return cause
+		return 0, cause
 	}
-	return p.inOrg(ctx, func(tx *store.Tx) error { return tx.MoveCursor(ctx, p.pass, c) })
+	return 0, p.inOrg(ctx, func(tx *store.Tx) error { return tx.MoveCursor(ctx, p.pass, c) })
 }
 
 // narrow makes the window end earlier, so that it holds at most fits rows, as far as the server counts. It begins again.

@@ -159,17 +159,17 @@ func (c *checker) one(ctx context.Context, d store.Difference) (agreed bool, wai
 	if err != nil || same || !c.repair {
 		return same, 0, err
 	}
-	return true, 0, c.mend(ctx, page)
+	mended, err := c.mend(ctx, page)
+	return mended, 0, err
 }
 
 // mend takes what was read of one resource, as a pull would. Of a type that is read by patient, the patient must be on the
-// roster; of another it is none of ours.
-func (c *checker) mend(ctx context.Context, page ehr.Page) error {
-	c.result.Repaired++
+// roster; of another it is none of ours, which isn't a difference either.
+func (c *checker) mend(ctx context.Context, page ehr.Page) (agreed bool, err error) {
 	sink := landing{c.puller}
 	items, err := sink.prepare(ctx, page)
 	if err != nil {
-		return err
+		return false, err
 	}
 	pass := c.pass
 	if c.choice.Strategy.ByPatient() && len(items) == 1 && items[0].Mapped == store.Stored {
@@ -179,10 +179,14 @@ func (c *checker) mend(ctx context.Context, page ehr.Page) error {
 			return err
 		})
 		if err != nil || pass.Partition == "" {
-			return err
+			return err == nil, err
 		}
 	}
-	return sink.take(ctx, pass, page, items, store.Advance{Keep: true})
+	if err := sink.take(ctx, pass, page, items, store.Advance{Keep: true}); err != nil {
+		return false, err
+	}
+	c.result.Repaired++
+	return true, nil
 }
 
 // gone deals with what the source has no more. 410 says so; 404 must come after two whole reads without it.
