@@ -176,14 +176,11 @@ func replayDeadLetter(c *cli.Context) error {
 		if err := stillOpen(v); err != nil {
 			return err
 		}
-		tc, err := s.temporal(c.Context)
+		tc, err := s.starting(c.Context)
 		if err != nil {
 			return err
 		}
 		defer tc.Close()
-		if err := tc.EnsureSearchAttributes(c.Context, workflows.SearchAttributes()); err != nil {
-			return err
-		}
 		if err := s.record(c.Context, v.listed, "dead-letters replay", audit.Success, map[string]any{"dead_letter": v.ID}); err != nil {
 			return err
 		}

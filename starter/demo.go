@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -62,13 +61,7 @@ type demo struct {
 }
 
 func runDemo(ctx context.Context, c *cli.Context, d *devStack) error {
-	for _, setting := range d.env {
-		name, value, _ := strings.Cut(setting, "=")
-		if err := os.Setenv(name, value); err != nil {
-			return fmt.Errorf("setting %s: %w", name, err)
-		}
-	}
-	s, err := openSession(c)
+	s, err := d.openSession(c)
 	if err != nil {
 		return err
 	}

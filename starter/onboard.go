@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -35,7 +33,7 @@ func onboardCommand() *cli.Command {
 			example("starter onboard st-mary/main --watch", "starter onboard st-mary/main --patients ./patients.txt --require-approval"),
 		Flags: []cli.Flag{
 			&cli.IntFlag{Name: "pilot", Value: 10, Usage: "how many `PATIENTS` are piloted"},
-			&cli.StringFlag{Name: "patients", Usage: "pilot the patients in `FILE`: one EHR patient id a line, # begins a comment"},
+			&cli.StringFlag{Name: "patients", Usage: "pilot the patients in `FILE`: one EHR patient id a line, # begins a comment; - is standard input"},
 			&cli.Float64Flag{Name: "pilot-threshold", Value: 0.2, Usage: "the `SHARE` of pilot patients that may need a person"},
 			&cli.BoolFlag{Name: "require-approval", Usage: "wait for approval between pilot and backfill"},
 			&cli.DurationFlag{Name: "interval", Value: 5 * time.Minute, Usage: "the `TIME` between scheduled syncs"},
@@ -55,12 +53,14 @@ func onboard(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	patients, err := readPatients(c.String("patients"))
-	if err != nil {
-		return err
-	}
-	if len(patients) > 0 {
-		in.Pilot = len(patients)
+	var patients []string
+	if c.IsSet("patients") {
+		if patients, err = patientIDs(c, c.String("patients")); err != nil {
+			return err
+		}
+		if in.Pilot = len(patients); in.Pilot > maxPilot {
+			return usagef("%d patients are more than the %d that a pilot reads; leave some out", in.Pilot, maxPilot)
+		}
 	}
 	return onConnection(c, func(s *session, l store.Listed) error {
 		if _, err := s.inService(c.Context, l); err != nil {
@@ -85,6 +85,9 @@ func onboard(c *cli.Context) error {
 	})
 }
 
+// maxPilot is how many patients a pilot reads at most; it is looked at by a person.
+const maxPilot = 1000
+
 // nothing is a share that nothing stays below: 0 itself stands for the default.
 const nothing = 1e-9
 
@@ -99,8 +102,8 @@ func onboardingInput(c *cli.Context) (workflows.OnboardingInput, error) {
 		},
 	}
 	switch {
-	case in.Pilot < 1 || in.Pilot > 1000:
-		return in, usagef("--pilot is %d; it must be 1 to 1000", in.Pilot)
+	case in.Pilot < 1 || in.Pilot > maxPilot:
+		return in, usagef("--pilot is %d; it must be 1 to %d", in.Pilot, maxPilot)
 	case c.IsSet("patients") && c.IsSet("pilot"):
 		return in, usagef("--patients names the pilot's patients, so --pilot has nothing to say; give one of the two")
 	case c.Float64("pilot-threshold") < 0 || in.PilotThreshold > 1:
@@ -119,44 +122,6 @@ func onboardingInput(c *cli.Context) (workflows.OnboardingInput, error) {
 		return in, usagef("--max-auth-failures is %d; it must not be negative", in.Thresholds.AuthFailures)
 	}
 	return in, nil
-}
-
-// maxPatientID is more than the 64 characters that FHIR allows an id, since EHRs exceed it.
-const maxPatientID = 256
-
-// readPatients reads EHR patient ids, one a line; blank lines and comments are passed over. Errors name lines, no ids.
-func readPatients(name string) ([]string, error) {
-	if name == "" {
-		return nil, nil
-	}
-	text, err := readSmall(name, 1<<20)
-	if err != nil {
-		return nil, usagef("--patients: %s", err)
-	}
-	var ids []string
-	seen := map[string]int{}
-	lines := bufio.NewScanner(bytes.NewReader(text))
-	for n := 1; lines.Scan(); n++ {
-		id, _, _ := strings.Cut(lines.Text(), "#")
-		if id = strings.TrimSpace(id); id == "" {
-			continue
-		}
-		if len(id) > maxPatientID || strings.ContainsAny(id, " \t/?&,|") {
-			return nil, usagef("line %d of %s isn't one patient id of the EHR; give the id of the Patient resource alone, one a line", n, name)
-		}
-		if before, twice := seen[id]; twice {
-			return nil, usagef("lines %d and %d of %s name the same patient; leave one out", before, n, name)
-		}
-		seen[id] = n
-		ids = append(ids, id)
-	}
-	if err := lines.Err(); err != nil {
-		return nil, usagef("--patients: %s can't be read as lines: %s", name, err)
-	}
-	if len(ids) == 0 {
-		return nil, usagef("%s names no patient; give one EHR patient id a line", name)
-	}
-	return ids, nil
 }
 
 // startOnboarding keeps the patients that were chosen, none for the first that the EHR serves, and starts the workflow.

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -23,38 +21,6 @@ import (
 	"github.com/cura-health/ehr-sync/internal/store"
 	"github.com/cura-health/ehr-sync/workflows"
 )
-
-func TestReadPatients(t *testing.T) {
-	t.Parallel()
-	tests := map[string]struct {
-		text string
-		ids  []string
-		says string
-	}{
-		"one a line":      {"# chosen by the hospital\n\nabc-1\n def.2 # a comment\r\n", []string{"abc-1", "def.2"}, ""},
-		"none":            {"# nobody\n\n", nil, "names no patient"},
-		"two in a line":   {"ok\nabc def\n", nil, "line 2 of"},
-		"a reference":     {"Patient/abc\n", nil, "isn't one patient id"},
-		"the same twice":  {"abc-1\ndef\nabc-1\n", nil, "lines 1 and 3 of"},
-		"a line too long": {string(bytes.Repeat([]byte("x"), 100_000)), nil, "can't be read as lines"},
-	}
-	for name, tc := range tests {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			file := filepath.Join(t.TempDir(), "patients")
-			require.NoError(t, os.WriteFile(file, []byte(tc.text), 0o600))
-			ids, err := readPatients(file)
-			if tc.says == "" {
-				require.NoError(t, err)
-				require.Equal(t, tc.ids, ids)
-				return
-			}
-			require.ErrorAs(t, err, new(*usageError))
-			require.ErrorContains(t, err, tc.says)
-			require.NotContains(t, err.Error(), "abc", "the ids of patients stay out of error texts")
-		})
-	}
-}
 
 // worker answers as Temporal with a worker does: with one status after the other, then as a workflow that has ended.
 type worker struct {

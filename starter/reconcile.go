@@ -46,32 +46,12 @@ type reconcileView struct {
 const maxListed = 1000
 
 func reconcileNow(c *cli.Context) error {
-	var types []cura.ResourceType
-	if c.IsSet("types") {
-		var err error
-		if types, err = parseTypes(c.StringSlice("types")); err != nil {
-			return err
-		}
-	}
-	return onConnection(c, func(s *session, l store.Listed) error {
-		conn, err := s.inService(c.Context, l)
-		if err != nil {
-			return err
-		}
-		if err := pastPilot(conn, l); err != nil {
-			return err
-		}
-		if err := pulls(conn, l, types); err != nil {
-			return err
-		}
-		tc, err := s.temporal(c.Context)
+	return onTypes(c, func(s *session, l store.Listed, types []cura.ResourceType) error {
+		tc, err := s.starting(c.Context)
 		if err != nil {
 			return err
 		}
 		defer tc.Close()
-		if err := tc.EnsureSearchAttributes(c.Context, workflows.SearchAttributes()); err != nil {
-			return err
-		}
 		details := map[string]any{"types": types, "repair": c.Bool("repair"), "list": c.Bool("list")}
 		if err := s.record(c.Context, l, "reconcile", audit.Success, details); err != nil {
 			return err

@@ -81,7 +81,9 @@ func TestTheHospitalsOfARehearsal(t *testing.T) {
 				require.NoError(t, err)
 				require.Len(t, people, 20)
 			case "upload":
-				ids, err := readPatientIDs(command[3])
+				text, err := os.ReadFile(command[3])
+				require.NoError(t, err)
+				ids, err := parsePatientIDs(command[3], text)
 				require.NoError(t, err)
 				require.Len(t, ids, 20)
 			}

@@ -295,6 +295,33 @@ type uploadResult struct {
 }
 
 func uploadRoster(c *cli.Context) error {
+	var result uploadResult
+	return editRoster(c, func(tx *store.Tx, l store.Listed, ids []string, actor string) error {
+		var err error
+		result.Added, result.Known, err = tx.AddMembers(c.Context, l.Connection, cura.RosterList, ids, actor)
+		return err
+	}, func(l store.Listed, conn store.ConnectionState) error {
+		if conn.RosterSource == cura.RosterEnrolment {
+			hint(c, "Whom Cura knows joins the roster too; to read the uploaded patients alone: starter connection edit %s --roster-source list", path(l))
+		}
+		return printOne(c, result, fmt.Sprintf("Added %d patients to the roster of %s; %d were known already.", result.Added, path(l), result.Known))
+	})
+}
+
+// patientIDs reads patient ids from a file, or from standard input for -. Errors are usage errors that name lines, never ids.
+func patientIDs(c *cli.Context, name string) ([]string, error) {
+	text, err := readInput(c, name, maxRosterFile)
+	if err != nil {
+		return nil, usagef("the patient ids: %s", err)
+	}
+	if name == "-" {
+		name = "standard input"
+	}
+	return parsePatientIDs(name, text)
+}
+
+// editRoster runs fn on the roster of the connection that the command names, with the ids in its file.
+func editRoster(c *cli.Context, fn func(tx *store.Tx, l store.Listed, ids []string, actor string) error, done func(store.Listed, store.ConnectionState) error) error {
 	name, file, err := twoWords(c, "the file of patient ids, or - for standard input")
 	if err != nil {
 		return err
@@ -304,32 +331,11 @@ func uploadRoster(c *cli.Context) error {
 		return err
 	}
 	return onRoster(c, name, func(s *session, l store.Listed, conn store.ConnectionState) error {
-		var result uploadResult
-		err := s.store.InOrg(c.Context, l.Org, func(tx *store.Tx) error {
-			var err error
-			result.Added, result.Known, err = tx.AddMembers(c.Context, l.Connection, cura.RosterList, ids, s.actor)
-			return err
-		})
-		if err != nil {
+		if err := s.store.InOrg(c.Context, l.Org, func(tx *store.Tx) error { return fn(tx, l, ids, s.actor) }); err != nil {
 			return err
 		}
-		if conn.RosterSource == cura.RosterEnrolment {
-			hint(c, "Whom Cura knows joins the roster too; to read the uploaded patients alone: starter connection edit %s --roster-source list", path(l))
-		}
-		return printOne(c, result, fmt.Sprintf("Added %d patients to the roster of %s; %d were known already.", result.Added, path(l), result.Known))
+		return done(l, conn)
 	})
-}
-
-// patientIDs reads patient ids from a file or from standard input.
-func patientIDs(c *cli.Context, name string) ([]string, error) {
-	if name != "-" {
-		return readPatientIDs(name)
-	}
-	text, err := readInput(c, name, maxRosterFile)
-	if err != nil {
-		return nil, usagef("the patient ids: %s", err)
-	}
-	return parsePatientIDs("standard input", text)
 }
 
 // removal is what removing patients came to.
@@ -339,24 +345,12 @@ type removal struct {
 }
 
 func removeFromRoster(c *cli.Context) error {
-	name, file, err := twoWords(c, "the file of patient ids, or - for standard input")
-	if err != nil {
+	var result removal
+	return editRoster(c, func(tx *store.Tx, l store.Listed, ids []string, actor string) error {
+		var err error
+		result.Removed, result.Unknown, err = tx.RemoveMembers(c.Context, l.Connection, ids, actor)
 		return err
-	}
-	ids, err := patientIDs(c, file)
-	if err != nil {
-		return err
-	}
-	return onRoster(c, name, func(s *session, l store.Listed, conn store.ConnectionState) error {
-		var result removal
-		err := s.store.InOrg(c.Context, l.Org, func(tx *store.Tx) error {
-			var err error
-			result.Removed, result.Unknown, err = tx.RemoveMembers(c.Context, l.Connection, ids, s.actor)
-			return err
-		})
-		if err != nil {
-			return err
-		}
+	}, func(l store.Listed, conn store.ConnectionState) error {
 		if conn.RosterSource == cura.RosterGroup {
 			hint(c, "Whom the Group lists comes back with the next sync; have the hospital take them out of it.")
 		}
@@ -405,13 +399,4 @@ func readInput(c *cli.Context, name string, limit int64) ([]byte, error) {
 		err = fmt.Errorf("standard input has more than %d bytes", limit)
 	}
 	return text, err
-}
-
-// readPatientIDs reads a file of EHR patient ids, one a line. Errors are usage errors that name lines, never ids.
-func readPatientIDs(name string) ([]string, error) {
-	text, err := readSmall(name, maxRosterFile)
-	if err != nil {
-		return nil, usagef("the patient ids: %s", err)
-	}
-	return parsePatientIDs(name, text)
 }

@@ -78,6 +78,42 @@ func instant(c *cli.Context, flag string) (*time.Time, error) {
 	return nil, usagef("--%s is neither a date (2026-03-01), nor an instant with a zone (2026-03-01T08:00:00Z), nor how long ago (36h)", flag)
 }
 
+// onTypes runs fn on the connection that the command names, with the types that its flag --types names, none for all. The
+// connection must be past its pilot, and pull these types.
+func onTypes(c *cli.Context, fn func(*session, store.Listed, []cura.ResourceType) error) error {
+	var types []cura.ResourceType
+	if c.IsSet("types") {
+		var err error
+		if types, err = parseTypes(c.StringSlice("types")); err != nil {
+			return err
+		}
+	}
+	return onConnection(c, func(s *session, l store.Listed) error {
+		conn, err := s.inService(c.Context, l)
+		if err != nil {
+			return err
+		}
+		if err := pastPilot(conn, l); err != nil {
+			return err
+		}
+		if err := pulls(conn, l, types); err != nil {
+			return err
+		}
+		return fn(s, l, types)
+	})
+}
+
+// pastPilot fails for a connection whose data may not come into Cura yet: that begins with the backfill.
+func pastPilot(conn store.ConnectionState, l store.Listed) error {
+	switch conn.Phase {
+	case cura.PhaseBackfill, cura.PhaseMonitoring, cura.PhaseLive:
+		return nil
+	case cura.PhaseNew, cura.PhaseTesting, cura.PhasePilot, cura.PhaseApproval, cura.PhaseAborted:
+	}
+	return fault.Newf("syncing", fault.Conflict, "%s is at phase %s; what an EHR has comes into Cura after the pilot", path(l), conn.Phase).
+		WithFix("See where it stands with: starter status " + path(l) + "; onboard it with: starter onboard " + path(l))
+}
+
 // pulls fails for types that the connection doesn't pull.
 func pulls(conn store.ConnectionState, l store.Listed, types []cura.ResourceType) error {
 	for _, t := range types {

@@ -18,6 +18,7 @@ import (
 	"github.com/cura-health/ehr-sync/internal/secrets"
 	"github.com/cura-health/ehr-sync/internal/store"
 	"github.com/cura-health/ehr-sync/internal/temporalclient"
+	"github.com/cura-health/ehr-sync/workflows"
 )
 
 func globalFlags() []cli.Flag {
@@ -102,6 +103,19 @@ func (s *session) activities() (*activities.Activities, error) {
 // temporal connects to Temporal.
 func (s *session) temporal(ctx context.Context) (*temporalclient.Client, error) {
 	return temporalclient.Dial(ctx, s.log)
+}
+
+// starting connects to Temporal for a command that starts workflows, and sees that it knows their search attributes.
+func (s *session) starting(ctx context.Context) (*temporalclient.Client, error) {
+	tc, err := s.temporal(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := tc.EnsureSearchAttributes(ctx, workflows.SearchAttributes()); err != nil {
+		tc.Close()
+		return nil, err
+	}
+	return tc, nil
 }
 
 // onConnection runs fn on the connection that the command's argument names: an id, ORG/NAME, or a NAME that only one org

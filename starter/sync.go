@@ -46,41 +46,21 @@ func syncCommand() *cli.Command {
 }
 
 func syncNow(c *cli.Context) error {
-	var types []cura.ResourceType
-	if c.IsSet("types") {
-		var err error
-		if types, err = parseTypes(c.StringSlice("types")); err != nil {
-			return err
-		}
-	}
 	asked, err := readSelection(c)
 	if err != nil {
 		return err
 	}
-	return onConnection(c, func(s *session, l store.Listed) error {
-		conn, err := s.inService(c.Context, l)
-		if err != nil {
-			return err
-		}
-		if err := pastPilot(conn, l); err != nil {
-			return err
-		}
-		if err := pulls(conn, l, types); err != nil {
-			return err
-		}
+	return onTypes(c, func(s *session, l store.Listed, types []cura.ResourceType) error {
 		in := workflows.SyncInput{Target: target(l), Types: types, Since: asked.since, Until: asked.until}
 		if in.Patients, err = s.patients(c.Context, l, asked.patients); err != nil {
 			return err
 		}
 		in.Ahead = len(in.Patients) > 0
-		tc, err := s.temporal(c.Context)
+		tc, err := s.starting(c.Context)
 		if err != nil {
 			return err
 		}
 		defer tc.Close()
-		if err := tc.EnsureSearchAttributes(c.Context, workflows.SearchAttributes()); err != nil {
-			return err
-		}
 		details := map[string]any{"types": types, "since": in.Since, "until": in.Until, "patients": len(in.Patients)}
 		if err := s.record(c.Context, l, "sync", audit.Success, details); err != nil {
 			return err
@@ -98,17 +78,6 @@ func syncNow(c *cli.Context) error {
 		}
 		return printResult(c, l, result)
 	})
-}
-
-// pastPilot fails for a connection whose data may not come into Cura yet: that begins with the backfill.
-func pastPilot(conn store.ConnectionState, l store.Listed) error {
-	switch conn.Phase {
-	case cura.PhaseBackfill, cura.PhaseMonitoring, cura.PhaseLive:
-		return nil
-	case cura.PhaseNew, cura.PhaseTesting, cura.PhasePilot, cura.PhaseApproval, cura.PhaseAborted:
-	}
-	return fault.Newf("syncing", fault.Conflict, "%s is at phase %s; what an EHR has comes into Cura after the pilot", path(l), conn.Phase).
-		WithFix("See where it stands with: starter status " + path(l) + "; onboard it with: starter onboard " + path(l))
 }
 
 // startSync starts an incremental sync, or joins the one of that id that is running.
