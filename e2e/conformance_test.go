@@ -29,13 +29,15 @@ type vendor struct {
 	roster bool
 	// idsOnly says that it lists ids alone (_elements), so that a poisoned page can be read one by one.
 	idsOnly bool
+	// cursors says that its page links have no depth at which they could end.
+	cursors bool
 }
 
 func vendors() []vendor {
 	return []vendor{
 		{profile: "generic", idsOnly: true},
 		{profile: "hapi", idsOnly: true},
-		{profile: "medplum", idsOnly: true},
+		{profile: "medplum", idsOnly: true, cursors: true},
 		{profile: "oracle", roster: true, idsOnly: true},
 		{profile: "epic", roster: true},
 		{profile: "athena", roster: true, flags: []string{"--profile-param", "practice=Organization/a-1.Practice-1"}},
@@ -193,7 +195,7 @@ func (h *vendorRig) backfill(s scenario) {
 	if h.vendor.roster {
 		kill = s.killByPatient
 	}
-	if strings.Contains(kill, "poison") && len(h.poisoned) == 0 {
+	if strings.Contains(kill, "poison") && len(h.poisoned) == 0 || strings.Contains(kill, "narrowed") && h.vendor.cursors {
 		kill = ""
 	}
 	first, reached := h.worker(kill)
