@@ -130,6 +130,8 @@ type vendorRig struct {
 	proxy  *toxiproxy.Proxy
 	// poisoned are the resources that the EHR can't give: Type/id.
 	poisoned []string
+	// changed is how many resources the EHR has once all of change is seen.
+	changed int
 }
 
 func newVendorRig(t *testing.T, v vendor, s scenario) *vendorRig {
@@ -242,19 +244,39 @@ func (h *vendorRig) cutOnce() {
 // change has the EHR change, add, invalidate and delete.
 func (h *vendorRig) change() {
 	h.t.Helper()
-	_, err := h.ehr.Rehearse(h.t.Context())
+	before := h.resources()
+	rehearsal, err := h.ehr.Rehearse(h.t.Context())
 	require.NoError(h.t, err)
-	for _, typ := range []string{"Observation", "Encounter"} {
+	deleted := []string{"Observation", "Encounter"}
+	for _, typ := range deleted {
 		ids := slices.Sorted(maps.Keys(h.source()[typ]))
 		require.NoError(h.t, h.ehr.Delete(typ, ids[len(ids)/2]))
 	}
+	h.changed = before - len(deleted)
+	for _, change := range rehearsal.Done {
+		if change.Version == "1" {
+			h.changed++
+		}
+	}
+}
+
+// resources is how many the EHR shows.
+func (h *vendorRig) resources() int {
+	n := 0
+	for _, byID := range h.source() {
+		n += len(byID)
+	}
+	return n
 }
 
 // catchUp is what the schedules do, done at once: two syncs, and the nightly comparison.
 func (h *vendorRig) catchUp() {
 	h.t.Helper()
 	if h.ehr.Faults().LateCommitSeconds > 0 {
-		// What was written shows after a while, with the time of when it was written: syncs from the watermark must find it.
+		// What was written shows after a while, with the time of when it was written, which is before the watermark that this
+		// sync leaves: the next ones must find it.
+		h.ok("sync", "main")
+		require.Eventually(h.t, func() bool { return h.resources() == h.changed }, time.Minute, 50*time.Millisecond)
 		require.Eventually(h.t, func() bool {
 			h.ok("sync", "main")
 			return !slices.ContainsFunc(slices.Collect(maps.Values(h.compare())), func(v verdict) bool { return v.Missing+v.Changed > 0 })
