@@ -35,6 +35,24 @@ type EndpointReport struct {
 	// Strategies say how each type is read, as the test found it. A type that couldn't be tried, or that there is nothing to
 	// read of, isn't among them.
 	Strategies []StrategyChoice `json:"strategies,omitempty"`
+	// Deliveries say for each kind that is to be delivered by FHIR whether the server takes it. They are empty where the test
+	// ended before the token's scopes were known.
+	Deliveries []DeliveryCheck `json:"deliveries,omitempty"`
+}
+
+// DeliveryCheck is what the endpoint test found of one kind that is to be delivered by FHIR.
+type DeliveryCheck struct {
+	Kind ArtefactKind `json:"kind"`
+	// Resource is the FHIR type that it is written as; empty where the profile knows none.
+	Resource string `json:"resource,omitempty"`
+	// OK says that the profile, the server's metadata and the granted scopes all allow it.
+	OK bool `json:"ok"`
+	// Why says what was found, in words; Fix what to do where it isn't OK.
+	Why string `json:"why"`
+	Fix string `json:"fix,omitempty"`
+	// ConditionalCreate says that If-None-Exist by identifier may be counted on; Update that PUT may.
+	ConditionalCreate bool `json:"conditional_create,omitempty"`
+	Update            bool `json:"update,omitempty"`
 }
 
 // Verdict is the worst verdict of all the checks.
