@@ -1,6 +1,6 @@
 // Package ehr talks to a hospital's EHR: FHIR R4 over TLS, with a token from SMART Backend Services. It searches page by
-// page, counts, reads single resources and Groups, finds patients and tests an endpoint, in the manner of the vendor's
-// profile and at the pace of the connection. Every error it returns is a *fault.Error, free of PHI and secrets.
+// page, counts, reads single resources and Groups, finds patients, writes, looks up what was written and tests an endpoint,
+// in the manner of the vendor's profile and at the pace of the connection. Every error it returns is a *fault.Error, free of PHI and secrets.
 //
 // The bearer token stays with the FHIR base's origin: redirects are never followed, next links must lie under the base,
 // and the transport adds the token to no other origin, whatever the code above it asks for.
@@ -33,7 +33,10 @@ type Client struct {
 	transport *http.Transport
 	// open sends no token: discovery, metadata and the token request itself. api sends it, to the base's origin.
 	open, api *http.Client
-	tokens    *tokens
+	// writes sends one write at a time over fenced connections of its own; it adds no token and waits for no turn.
+	writes         *http.Client
+	writeTransport *http.Transport
+	tokens         *tokens
 }
 
 // New checks cfg and makes a client; it sends nothing. Errors are fault.Config with the sentence that says what to
@@ -69,11 +72,19 @@ func New(cfg Config) (*Client, error) {
 	c.open = &http.Client{Transport: stack, CheckRedirect: neverFollow}
 	c.tokens = newTokens(c, tokenURL)
 	c.api = &http.Client{Transport: &bearer{next: stack, home: originOf(base), tokens: c.tokens}, CheckRedirect: neverFollow}
+	c.writeTransport = newWriteTransport(c.dialer, c.tls, cfg.Timeouts)
+	if cfg.Pace != nil {
+		cfg.Pace = prepaid{pace: cfg.Pace}
+	}
+	c.writes = &http.Client{Transport: newStack(c.writeTransport, cfg), CheckRedirect: neverFollow}
 	return c, nil
 }
 
 // Close closes idle connections. Requests under way go on.
-func (c *Client) Close() { c.transport.CloseIdleConnections() }
+func (c *Client) Close() {
+	c.transport.CloseIdleConnections()
+	c.writeTransport.CloseIdleConnections()
+}
 
 // neverFollow hands a redirect to the caller, which makes a fault of it: net/http would take the token along.
 func neverFollow(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }

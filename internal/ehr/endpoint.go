@@ -32,6 +32,7 @@ const (
 	CheckClock        = "clock"
 	CheckRead         = "read"
 	CheckSearchParams = "search-params"
+	CheckDelivery     = "delivery"
 )
 
 // expiryWarning is how long before its end a certificate is warned about.
@@ -47,6 +48,8 @@ type TestOptions struct {
 	Patient string
 	// Overrides are the strategies that an operator has chosen, by type.
 	Overrides map[cura.ResourceType]cura.Strategy
+	// Deliveries are the kinds that the connection wants to deliver by FHIR; empty: none is looked at.
+	Deliveries []cura.ArtefactKind
 }
 
 // Test is [Client.Test] for settings that may not even make a client: those too become checks, with the fix beside them.
@@ -79,7 +82,8 @@ func Test(ctx context.Context, cfg Config, opts TestOptions) cura.EndpointReport
 // read; the report says by which strategy that will be. It goes on for as long as it makes sense: a check that failed and
 // that later ones depend on is the last of the report. A type that answers 403 is listed as forbidden, one that the server
 // doesn't offer as missing; both are warnings, and the rest goes on. Only for Patient are they failures, since every other
-// type hangs on a patient. What is read by patient isn't tried without one: that is a warning.
+// type hangs on a patient. What is read by patient isn't tried without one: that is a warning. So is a kind that can't be
+// delivered; nothing is written to find out.
 func (c *Client) Test(ctx context.Context, opts TestOptions) cura.EndpointReport {
 	if len(opts.Types) == 0 {
 		opts.Types = cura.ResourceTypes()
@@ -87,7 +91,7 @@ func (c *Client) Test(ctx context.Context, opts TestOptions) cura.EndpointReport
 	if opts.Profile == nil {
 		opts.Profile = c.cfg.Profile
 	}
-	t := tester{c: c, types: opts.Types, profile: opts.Profile, patient: opts.Patient, overrides: opts.Overrides}
+	t := tester{c: c, types: opts.Types, profile: opts.Profile, patient: opts.Patient, overrides: opts.Overrides, kinds: opts.Deliveries}
 	t.ok(CheckURL, "", "FHIR base "+c.base.String())
 	if !t.dns(ctx) || !t.connection(ctx) || !t.metadata(ctx) {
 		return t.report
@@ -97,6 +101,7 @@ func (c *Client) Test(ctx context.Context, opts TestOptions) cura.EndpointReport
 		t.scopes(granted)
 		t.clock()
 		t.reads(ctx)
+		t.deliveries(granted)
 	} else {
 		t.clock() // a clock that is off is a common reason for a refused token
 	}
@@ -110,7 +115,9 @@ type tester struct {
 	profile   *profile.Profile
 	patient   string
 	overrides map[cura.ResourceType]cura.Strategy
-	report    cura.EndpointReport
+	// kinds are those to deliver by FHIR.
+	kinds  []cura.ArtefactKind
+	report cura.EndpointReport
 
 	capabilities capabilities
 	// serverDate and ours were read at the same moment, as near as one answer tells; serverDate is zero where the server

@@ -27,6 +27,8 @@ type offeredType struct {
 	Type        string        `json:"type"`
 	Interaction []interaction `json:"interaction"`
 	SearchParam []searchParam `json:"searchParam"`
+	// ConditionalCreate is true where the server says so; anything may stand there.
+	ConditionalCreate json.RawMessage `json:"conditionalCreate"`
 }
 
 type interaction struct {

@@ -3,6 +3,7 @@ package ehr
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cura-health/ehr-sync/internal/fault"
+	"github.com/cura-health/ehr-sync/internal/fhir"
 )
 
 // FuzzNextLink: whatever a server writes as a next link, and whatever stands in a stored cursor, leads nowhere but under
@@ -47,6 +49,40 @@ func FuzzNextLink(f *testing.F) {
 		require.Nil(t, sent.User)
 		require.True(t, sent.Path == "/fhir" || strings.HasPrefix(sent.Path, "/fhir/"), sent.Path)
 		require.NotContains(t, strings.Split(sent.Path, "/"), "..")
+	})
+}
+
+// FuzzLocation: whatever a server writes as the Location of what it has taken, the id is one of FHIR's of that type under
+// the FHIR base, or none.
+func FuzzLocation(f *testing.F) {
+	for _, location := range []string{
+		"", "DocumentReference/n-17", "DocumentReference/n-17/_history/1", "/fhir/DocumentReference/n-17", "https://ehr.example:443/fhir/DocumentReference/n-17/_history/2",
+		"https://fhir.internal:8443/fhir/DocumentReference/n-17", "https://evil.example/fhir/DocumentReference/n-17", "//evil.example/fhir/DocumentReference/n-17",
+		"Patient/n-17", "DocumentReference", "DocumentReference/", "DocumentReference/../Patient/1", "DocumentReference/%2e%2e", "DocumentReference/a%2Fb", "DocumentReference/a b",
+		"DocumentReference/n-17/_history", "DocumentReference/n-17/_history/", "DocumentReference/n-17/x/1", "DocumentReference/n-17?x=y", "DocumentReference/n-17#1", "n-17",
+		"https://user@ehr.example/fhir/DocumentReference/n-17", "https:DocumentReference/n-17", "\\\\evil\\DocumentReference\\1", "http://ehr.example/fhir/DocumentReference/n-17", "%",
+	} {
+		f.Add(location)
+	}
+	base, err := url.Parse("https://ehr.example/fhir")
+	require.NoError(f, err)
+	c := &Client{base: base, cfg: Config{}.withDefaults(), paging: pagingOrigins([]string{"https://fhir.internal:8443"})}
+	f.Fuzz(func(t *testing.T, location string) {
+		id, version := c.parseLocation("DocumentReference", location)
+		if id == "" {
+			require.Empty(t, version)
+			return
+		}
+		require.True(t, fhir.IsID(id))
+		require.True(t, version == "" || fhir.IsID(version))
+		at, err := url.Parse(location)
+		require.NoError(t, err)
+		require.True(t, at.Host == "" || slices.Contains([]string{"ehr.example", "fhir.internal"}, strings.ToLower(at.Hostname())), at.Host)
+		want := "DocumentReference/" + id
+		if version != "" {
+			want += "/_history/" + version
+		}
+		require.True(t, strings.HasSuffix(at.Path, want), at.Path)
 	})
 }
 

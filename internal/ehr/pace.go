@@ -43,15 +43,11 @@ type paced struct {
 // RoundTrip implements [http.RoundTripper].
 func (t *paced) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
-	if err := t.pace.Wait(ctx); err != nil {
+	if err := waitTurn(ctx, t.pace); err != nil {
 		if req.Body != nil {
 			_ = req.Body.Close() // as a RoundTripper must; nothing was sent of it
 		}
-		if _, ok := errors.AsType[*fault.Error](err); ok || ctx.Err() != nil {
-			return nil, err
-		}
-		return nil, fault.Wrap("waiting for the request's turn", fault.Unavailable, "the budget of requests can't be asked", err).
-			WithFix("Check that the database answers")
+		return nil, err
 	}
 	resp, err := t.next.RoundTrip(req)
 	if err != nil {
@@ -64,6 +60,19 @@ func (t *paced) RoundTrip(req *http.Request) (*http.Response, error) {
 		outcome: Outcome{Status: resp.StatusCode, RetryAfter: asked.wait, Absurd: asked.absurd},
 	}
 	return resp, nil
+}
+
+// waitTurn asks the pace for one request's turn. Its own faults come out unchanged, and so does the end of ctx.
+func waitTurn(ctx context.Context, pace Pace) error {
+	err := pace.Wait(ctx)
+	if err == nil {
+		return nil
+	}
+	if _, ok := errors.AsType[*fault.Error](err); ok || ctx.Err() != nil {
+		return err
+	}
+	return fault.Wrap("waiting for the request's turn", fault.Unavailable, "the budget of requests can't be asked", err).
+		WithFix("Check that the database answers")
 }
 
 // pacedBody tells the pace when the answer is done with.

@@ -19,10 +19,12 @@ type Scope struct {
 	Params string
 }
 
-// The permissions that a pull needs of each type.
+// The permissions that a pull needs of each type, and those that a push needs.
 const (
 	ActionRead   = "read"
 	ActionSearch = "search"
+	ActionCreate = "create"
+	ActionUpdate = "update"
 )
 
 // ParseScope reads (patient|user|system)/(Type|*).(permissions)[?params]: version 2's letters, or version 1's read, write
@@ -76,11 +78,9 @@ func (s Scope) String() string {
 // Covers reports whether the scope lets a backend service do that to resources of type typ: at least to some of them,
 // where Params narrow it.
 func (s Scope) Covers(typ cura.ResourceType, action string) bool {
-	letter := "r"
-	if action == ActionSearch {
-		letter = "s"
-	}
-	return s.Context == "system" && (s.Type == "*" || s.Type == string(typ)) && strings.Contains(s.Permissions, letter)
+	letters := map[string]string{ActionRead: "r", ActionSearch: "s", ActionCreate: "c", ActionUpdate: "u"}
+	letter, ok := letters[action]
+	return ok && s.Context == "system" && (s.Type == "*" || s.Type == string(typ)) && strings.Contains(s.Permissions, letter)
 }
 
 // includes reports whether everything that other grants is granted by s too.

@@ -152,7 +152,7 @@ func goKind(name string) string {
 		return "true or false"
 	case strings.HasPrefix(name, "[]"):
 		return "a list"
-	case strings.HasPrefix(name, "map["), strings.HasSuffix(name, "Rules"), strings.HasSuffix(name, ".Profile"):
+	case strings.HasPrefix(name, "map["), strings.HasSuffix(name, "Rules"), strings.HasSuffix(name, ".Write"), strings.HasSuffix(name, ".Profile"):
 		return "a group of fields"
 	default:
 		return "a text"

@@ -128,6 +128,7 @@ func (p *Profile) check(at *lines) {
 		p.Types[t].check(at, t)
 		p.values(at, "types."+string(t)+".params", p.Types[t].Params, used)
 	}
+	p.checkWrites(at)
 	for i, name := range p.Params {
 		switch field := "params." + strconv.Itoa(i); {
 		case !profileName.MatchString(name):

@@ -1,5 +1,5 @@
 // Package profile says what a vendor's EHR can do and demands: how each type is searched, what a search must name, how
-// scopes are asked for, how fast it may be asked. A profile is a data file (data/*.yaml); a hospital's own can be given in
+// scopes are asked for, how fast it may be asked, what it takes and how. A profile is a data file (data/*.yaml); a hospital's own can be given in
 // a file of the same form. It is pure: what a server really answers is found out in internal/ehr.
 package profile
 
@@ -53,6 +53,8 @@ type Profile struct {
 	FindByPost bool `yaml:"find_by_post"`
 	// Types are the rules of the resource types; one that isn't there isn't offered by the vendor.
 	Types map[cura.ResourceType]Rules `yaml:"types"`
+	// Writes are how artefacts are written, by kind; one that isn't there can't be written by FHIR.
+	Writes map[cura.ArtefactKind]Write `yaml:"writes"`
 }
 
 // ScopeMode is how scopes are spelled.

@@ -64,6 +64,18 @@ func table(p *profile.Profile) string {
 		}
 		fmt.Fprintf(&b, "  why: %s\n  can miss: %s\n", choice.Reason, choice.CanMiss)
 	}
+	fmt.Fprintf(&b, "\nscopes to write: %s\n", strings.Join(p.WriteScopes(cura.ArtefactKinds()), " "))
+	for _, kind := range cura.ArtefactKinds() {
+		w, ok := p.Write(kind)
+		if !ok {
+			fmt.Fprintf(&b, "%s: isn't written\n", kind)
+			continue
+		}
+		fmt.Fprintf(&b, "%s: %s, content types %v, categories %v, encounter required: %t, period's end: %t\n",
+			kind, w.Resource, w.ContentTypes, w.Categories, w.EncounterRequired, w.PeriodEnd)
+		fmt.Fprintf(&b, "  conditional: %t, stores identifier: %t, read back by: %s, held: %t, update: %t, by If-Match: %t\n  why: %s\n",
+			w.ConditionalCreate, w.StoresIdentifier, w.ReadBack, w.Held, w.Update, w.IfMatch, w.Why)
+	}
 	return b.String()
 }
 
@@ -99,6 +111,9 @@ func TestFactsAreCited(t *testing.T) {
 		}
 		for typ, rules := range builtin(t, name).Types {
 			require.Contains(t, rules.Why, "DOMAIN §", "%s %s", name, typ)
+		}
+		for kind, write := range builtin(t, name).Writes {
+			require.Contains(t, write.Why, "DOMAIN §", "%s %s", name, kind)
 		}
 	}
 }
