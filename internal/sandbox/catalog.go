@@ -8,14 +8,18 @@ func catalog(typ string) []string {
 		return []string{"patient", "subject", "category", "code", "date", "identifier"}
 	case "MedicationRequest":
 		return []string{"patient", "subject", "category", "code", "identifier", "intent", "status"}
-	case "DiagnosticReport", "Procedure":
+	case "DiagnosticReport":
 		return []string{"patient", "subject", "category", "code", "date", "identifier"}
-	case "Condition", "MedicationStatement", "ServiceRequest":
+	case "Procedure":
+		return []string{"patient", "subject", "category", "code", "date", "encounter", "identifier", "status"}
+	case "Condition":
+		return []string{"patient", "subject", "category", "clinical-status", "code", "encounter", "identifier", "recorded-date"}
+	case "MedicationStatement", "ServiceRequest":
 		return []string{"patient", "subject", "category", "code", "identifier"}
 	case "MedicationAdministration", "MedicationDispense":
 		return []string{"patient", "subject", "code", "identifier"}
 	case "DocumentReference":
-		return []string{"patient", "subject", "category", "date", "identifier"}
+		return []string{"patient", "subject", "category", "date", "encounter", "identifier", "status", "type"}
 	case "CarePlan", "CareTeam", "Goal":
 		return []string{"patient", "subject", "category", "identifier"}
 	case "Encounter":
@@ -25,7 +29,7 @@ func catalog(typ string) []string {
 	case "AllergyIntolerance":
 		return []string{"patient", "category", "code", "identifier"}
 	case "Consent":
-		return []string{"patient", "category", "identifier"}
+		return []string{"patient", "category", "date", "identifier", "status"}
 	case "Claim", "Coverage", "Device", "ExplanationOfBenefit", "Immunization", "RelatedPerson":
 		return []string{"patient", "identifier"}
 	case "Medication":

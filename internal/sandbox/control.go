@@ -29,6 +29,11 @@ func (s *Server) controlRoutes() http.Handler {
 	mux.HandleFunc("GET /traffic", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, plainJSON, http.StatusOK, map[string]any{"traffic": s.Traffic()})
 	})
+	mux.HandleFunc("GET /arrivals", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, plainJSON, http.StatusOK, map[string]any{"arrivals": s.Arrivals()})
+	})
+	mux.HandleFunc("GET /written", s.controlWritten)
+	mux.HandleFunc("POST /held/file", s.controlFile)
 	mux.HandleFunc("GET /source", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/fhir+ndjson")
 		if s.Source(w) != nil {

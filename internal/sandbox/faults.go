@@ -93,6 +93,9 @@ type Faults struct {
 	// ClockSkewSeconds shifts the server's clock: the Date header and every meta.lastUpdated.
 	ClockSkewSeconds int `json:"clock_skew_seconds,omitempty"`
 
+	// Writes are the knobs of what clients write.
+	Writes WriteFaults `json:"writes,omitzero"`
+
 	// Certificate is the one that is shown: "", "expired", "not-yet-valid", "self-signed" (signed by nobody else) or
 	// "wrong-host".
 	Certificate string `json:"certificate,omitempty"`
@@ -192,6 +195,7 @@ func (f Faults) Validate() error {
 	check(slices.Contains([]string{"", certExpired, certNotYetValid, certSelfSigned, certWrongHost}, f.Certificate),
 		"certificate", `"", "expired", "not-yet-valid", "self-signed" or "wrong-host"`)
 	check(f.MaxTLS == "" || f.MaxTLS == "1.1", "max_tls", `"" or "1.1"`)
+	f.Writes.validate(check)
 	if f.NextOtherHost != "" {
 		u, err := url.Parse(f.NextOtherHost)
 		check(err == nil && u.Scheme != "" && u.Host != "", "next_other_host", "an origin such as https://other.example")
@@ -243,10 +247,11 @@ type faultBoard struct {
 	limiter *rate.Limiter
 	minute  []time.Time // when requests were admitted, the last Throttle.PerMinute of them
 	dice    *rand.Rand
+	seed    uint64
 }
 
 func newFaultBoard(f Faults, seed uint64) *faultBoard {
-	b := &faultBoard{dice: seeded(seed, "faults")}
+	b := &faultBoard{dice: seeded(seed, "faults"), seed: seed}
 	b.put(f)
 	return b
 }

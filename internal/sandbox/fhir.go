@@ -34,6 +34,12 @@ const (
 	codeTransient    = "transient"
 	codeExpired      = "expired"
 	codeException    = "exception"
+	codeStructure    = "structure"
+	codeValue        = "value"
+	codeRule         = "business-rule"
+	codeConflict     = "conflict"
+	codeMultiple     = "multiple-matches"
+	codeTooCostly    = "too-costly"
 )
 
 // problem is an answer other than success; it is written as an OperationOutcome (R4 §3.1.0.1.9).
@@ -42,6 +48,7 @@ type problem struct {
 	severity   string
 	code       string
 	text       string
+	expression string // the element that it is about, "" when it is about none
 	challenge  string // WWW-Authenticate
 	allow      string // Allow
 	retryAfter string // Retry-After
@@ -65,14 +72,11 @@ func (p *problem) write(w http.ResponseWriter) {
 		w.WriteHeader(p.status)
 		return
 	}
-	writeJSON(w, fhirJSON, p.status, outcome(p.severity, p.code, p.text))
-}
-
-func outcome(severity, code, text string) obj {
-	return obj{
-		{"resourceType", "OperationOutcome"},
-		{"issue", list{obj{{"severity", severity}, {"code", code}, {"diagnostics", text}}}},
+	issue := obj{{"severity", p.severity}, {"code", p.code}, {"diagnostics", p.text}}
+	if p.expression != "" {
+		issue = append(issue, field{"expression", list{p.expression}})
 	}
+	writeJSON(w, fhirJSON, p.status, obj{{"resourceType", "OperationOutcome"}, {"issue", list{issue}}})
 }
 
 // routes is everything that the EHR answers.
@@ -87,6 +91,8 @@ func (s *Server) routes() http.Handler {
 	}
 	mux.HandleFunc("GET /fhir/{type}/{id}", s.guarded("r", s.read))
 	mux.HandleFunc("GET /fhir/{type}", s.guarded("s", s.search))
+	mux.HandleFunc("POST /fhir/{type}", s.guarded("c", s.create))
+	mux.HandleFunc("PUT /fhir/{type}/{id}", s.guarded("u", s.update))
 	mux.HandleFunc("POST /fhir/{type}/_search", s.guarded("s", s.search))
 	mux.HandleFunc("POST /fhir/{type}/$match", s.guarded("s", s.match))
 	mux.HandleFunc("GET /fhir", s.guarded("", s.page))
@@ -98,9 +104,7 @@ func (s *Server) routes() http.Handler {
 // nothingHere answers what no other route takes.
 func nothingHere(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead && strings.HasPrefix(r.URL.Path, "/fhir") {
-		p := fail(http.StatusMethodNotAllowed, codeNotSupported, "The sandbox offers read, vread, history and search only; see metadata")
-		p.allow = "GET, HEAD"
-		p.write(w)
+		notAllowed().write(w)
 		return
 	}
 	fail(http.StatusNotFound, codeNotFound, "There is nothing at this address; the FHIR base ends in /fhir").write(w)
@@ -176,8 +180,14 @@ func (s *Server) check(w http.ResponseWriter, r *http.Request, typ, permission s
 
 // typeAllowed tells whether a type is served at all, refused by a knob, or outside the grant.
 func (s *Server) typeAllowed(g grant, typ, permission string) *problem {
+	if !s.vendor.writes.offers(typ, permission) {
+		return notAllowed()
+	}
 	if !s.serves(typ) {
 		return fail(http.StatusNotFound, codeNotSupported, "The server does not serve this resource type; see metadata")
+	}
+	if s.createOnly(typ) && permission != "c" && !s.store.based(typ) {
+		return s.vendor.refuse(typ, permission)
 	}
 	if slices.Contains(s.faults.get().RefuseTypes, typ) {
 		if s.vendor.uncovered != nil {
@@ -190,10 +200,14 @@ func (s *Server) typeAllowed(g grant, typ, permission string) *problem {
 	if g.allows(typ, permission) {
 		return nil
 	}
-	if s.vendor.uncovered != nil {
-		return s.vendor.uncovered(typ, permission)
-	}
-	return insufficientScope(typ, permission)
+	return s.vendor.refuse(typ, permission)
+}
+
+// notAllowed is the answer to what isn't offered on a type or an address.
+func notAllowed() *problem {
+	p := fail(http.StatusMethodNotAllowed, codeNotSupported, "The server doesn't offer this interaction; see metadata")
+	p.allow = "GET, HEAD"
+	return p
 }
 
 // acceptable tells whether the client takes FHIR JSON (R4 §3.1.0.1.11: _format overrides Accept).
@@ -256,6 +270,9 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request, _ grant) *problem 
 	versions := s.store.versionsOf(typ, id)
 	if len(versions) == 0 {
 		return fail(http.StatusNotFound, codeNotFound, "The server has no such resource")
+	}
+	if s.createOnly(typ) && versions[0].written {
+		return s.vendor.refuse(typ, "r")
 	}
 	return s.writeResource(w, typ, id, versions[len(versions)-1])
 }

@@ -161,7 +161,7 @@ func TestMetadata(t *testing.T) {
 	for typ, params := range resources {
 		for _, name := range params {
 			value := "x"
-			if name == "_lastUpdated" || name == "date" || name == "birthdate" {
+			if paramType(name) == "date" {
 				value = "2024"
 			}
 			r := fetch(t, s, "/"+typ+"?"+name+"="+value, "Prefer", "handling=strict")

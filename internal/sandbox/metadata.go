@@ -29,6 +29,15 @@ func (s *Server) capabilities(r *http.Request) obj {
 		} else {
 			interactions = append(interactions, obj{{"code", "vread"}}, obj{{"code", "history-instance"}})
 		}
+		if s.createOnly(typ) && !s.store.based(typ) {
+			interactions = nil
+		}
+		if s.vendor.writes.offers(typ, "c") {
+			interactions = append(interactions, obj{{"code", "create"}})
+		}
+		if s.vendor.writes.offers(typ, "u") {
+			interactions = append(interactions, obj{{"code", "update"}})
+		}
 		var params list
 		for _, name := range s.vendor.offered(typ) {
 			shown := name
@@ -42,9 +51,9 @@ func (s *Server) capabilities(r *http.Request) obj {
 			{"interaction", interactions},
 			{"versioning", versioning},
 			{"readHistory", !s.vendor.hidesVersions},
-			{"conditionalCreate", false},
+			{"conditionalCreate", s.vendor.writes.conditional && s.vendor.writes.offers(typ, "c")},
 		}
-		if typ != groupType {
+		if typ != groupType && (!s.createOnly(typ) || s.store.based(typ)) {
 			resource = resource.with("interaction", append(interactions, obj{{"code", "search-type"}}))
 			resource = append(resource, field{"searchParam", params})
 		}
@@ -81,11 +90,11 @@ func (s *Server) capabilities(r *http.Request) obj {
 // paramType is the type of a search parameter (R4 §3.1.1.4).
 func paramType(name string) string {
 	switch name {
-	case "_lastUpdated", "date", "birthdate":
+	case "_lastUpdated", "date", "birthdate", "recorded-date":
 		return "date"
 	case "family", "given":
 		return "string"
-	case "patient", "subject":
+	case "patient", "subject", "encounter":
 		return "reference"
 	default:
 		return "token"

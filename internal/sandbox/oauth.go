@@ -180,12 +180,27 @@ func (s *Server) granted(asked string, f Faults) ([]scope, string) {
 	case f.GrantedScopes != "":
 		return parseScopes(f.GrantedScopes)
 	case s.vendor.grants != nil:
-		return s.vendor.grants(asked, slices.DeleteFunc(s.servedTypes(), func(typ string) bool {
-			return slices.Contains(f.RefuseTypes, typ)
-		}))
+		return s.vendor.grants(asked, s.registered(f))
 	default:
 		return parseScopes(cmp.Or(asked, defaultScopes))
 	}
+}
+
+// registered are the scopes that a client is registered for, in the spelling of version 1.
+func (s *Server) registered(f Faults) []string {
+	var out []string
+	for _, typ := range s.servedTypes() {
+		if slices.Contains(f.RefuseTypes, typ) {
+			continue
+		}
+		if !s.createOnly(typ) || s.store.based(typ) {
+			out = append(out, "system/"+typ+".read")
+		}
+		if s.vendor.writes.offers(typ, "c") {
+			out = append(out, "system/"+typ+".write")
+		}
+	}
+	return out
 }
 
 // authenticate gives the client that the request proves to be. A client that uses both ways at once is refused
@@ -239,11 +254,15 @@ func (s *Server) smartConfiguration(w http.ResponseWriter, r *http.Request) {
 	if s.hinder(w, kindSMART) {
 		return
 	}
+	scopes := []string{"system/*.rs", "system/*.read"}
+	if len(s.vendor.writes.creates) > 0 {
+		scopes = append(scopes, "system/*.cruds", "system/*.write")
+	}
 	writeJSON(w, "application/json", http.StatusOK, map[string]any{
 		"token_endpoint":                        s.origin(r) + "/oauth/token",
 		"token_endpoint_auth_methods_supported": []string{"client_secret_basic", "client_secret_post"},
 		"grant_types_supported":                 []string{"client_credentials"},
-		"scopes_supported":                      []string{"system/*.rs", "system/*.read"},
+		"scopes_supported":                      scopes,
 		"response_types_supported":              []string{},
 		"code_challenge_methods_supported":      []string{"S256"},
 		"capabilities":                          []string{"client-confidential-symmetric", "permission-v1", "permission-v2"},

@@ -18,6 +18,7 @@ type query struct {
 	given     url.Values                    // parameters that are offered, with a value
 	tests     []func(*entry, *version) bool // all must hold
 	patient   string                        // "Patient/id" when the search names exactly one
+	named     token                         // an identifier that what is searched has, when the search names exactly one
 	since     int64                         // nothing older is asked for, in nanoseconds since 1970; 0: no such bound
 	sort      string                        // "", "_id", "_lastUpdated" or "-_lastUpdated"
 	count     int
@@ -146,7 +147,7 @@ func (q *query) add(v *vendor, name, value string, f Faults, now time.Time) (kno
 		return true, q.addLastUpdated(value, f, now)
 	case v.nearPatients && slices.Contains([]string{"family", "given", "birthdate", "gender"}, base):
 		return true, nil // scored, not tested
-	case base == "date" || base == "birthdate":
+	case paramType(base) == "date":
 		return true, q.addDate(value, now)
 	}
 	q.addTokens(base, value, modified)
@@ -250,6 +251,19 @@ func (q *query) addTokens(name, value string, ofPatient bool) {
 			matches = append(matches, tokenMatch(byCode, v))
 		case "identifier":
 			matches = append(matches, tokenMatch(byIdentifier, v))
+			if system, code, ok := strings.Cut(v, "|"); ok && code != "" && len(values) == 1 {
+				q.named = token{byIdentifier, system, code}
+			}
+		case "type":
+			matches = append(matches, tokenMatch(byType, v))
+		case "encounter":
+			ref := "Encounter/" + strings.TrimPrefix(v, "Encounter/")
+			if strings.Contains(v, "://") {
+				ref = localReference(v)
+			}
+			matches = append(matches, func(t token) bool { return t.kind == byEncounter && t.code == ref })
+		case "clinical-status":
+			matches = append(matches, tokenMatch(byStatus, v))
 		case "status", "intent", "gender":
 			kind := codeKind(name)
 			matches = append(matches, func(t token) bool { return t.kind == kind && t.code == codeOf(v) })
@@ -323,7 +337,7 @@ func tokenMatch(kind tokenKind, value string) func(token) bool {
 
 // search is what the store looks for.
 func (q *query) search() search {
-	s := search{typ: q.typ, patient: q.patient, since: q.since}
+	s := search{typ: q.typ, patient: q.patient, identifier: q.named, since: q.since}
 	if len(q.tests) > 0 {
 		s.match = func(e *entry, v *version) bool {
 			for _, test := range q.tests {

@@ -16,12 +16,12 @@ type Request struct {
 	Path   string    `json:"path"`
 	// Query is the query string, and of a search by POST also its form.
 	Query string `json:"query,omitempty"`
-	// Kind is token, metadata, smart-configuration, read, history, search, page (a next link at the base's root), match
-	// or other.
+	// Kind is token, metadata, smart-configuration, read, history, search, page (a next link at the base's root), match,
+	// create, update or other.
 	Kind string `json:"kind"`
 	// Type is the resource type that it is about, "" when it is about none that is known.
 	Type   string `json:"type,omitempty"`
-	Status int    `json:"status"`
+	Status int    `json:"status"` // 0: none was given
 	// Authorization tells whether the request carried that header; never its value.
 	Authorization bool   `json:"authorization"`
 	RequestID     string `json:"request_id"`
@@ -47,6 +47,8 @@ const (
 	kindSearch  = "search"
 	kindPage    = "page"
 	kindMatch   = "match"
+	kindCreate  = "create"
+	kindUpdate  = "update"
 	kindOther   = "other"
 )
 
@@ -123,6 +125,10 @@ func (s *Server) kindOf(r *http.Request) (kind, typ string) {
 		return ""
 	}
 	switch {
+	case r.Method == http.MethodPost && len(parts) == 1:
+		return kindCreate, known(parts[0])
+	case r.Method == http.MethodPut || r.Method == http.MethodPatch:
+		return kindUpdate, known(parts[0])
 	case parts[0] == "":
 		return kindPage, s.pages.typeOf(askedPage(r.URL.Query()))
 	case parts[0] == "metadata":

@@ -73,6 +73,7 @@ type Server struct {
 	pages     *pageTable
 	buffers   entryBuffers
 	requests  requestLog
+	arrivals  arrivalLog
 	problems  []string
 
 	writes sync.Mutex // one change at a time, so that the log has the order of the store
@@ -84,6 +85,7 @@ type Server struct {
 	controlConns      connSet
 	certificate       certificateBox
 	stopWatching      context.CancelFunc
+	stopped           <-chan struct{} // closed when stopWatching was called
 	closing           sync.Once
 	closed            error
 }
@@ -97,6 +99,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 		return nil, err
 	}
 	ctx, s.stopWatching = context.WithCancel(ctx)
+	s.stopped = ctx.Done()
 	if err := s.listen(ctx, cfg); err != nil {
 		return nil, errors.Join(err, s.shutdown(context.WithoutCancel(ctx)))
 	}
@@ -206,6 +209,7 @@ func (s *Server) listen(ctx context.Context, cfg Config) error {
 	s.addr, s.controlAddr = reachable(ehr.Addr()), control.Addr().String()
 	s.ehr = newHTTPServer(s.routes())
 	s.ehr.ConnState = s.ehrConns.track
+	s.ehr.ConnContext = func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) }
 	s.control = newHTTPServer(s.controlRoutes())
 	s.control.ConnState = s.controlConns.track
 	go serve(s.control, control)
@@ -358,11 +362,11 @@ func (s *Server) put(resource json.RawMessage) (Change, error) {
 	}
 	s.writes.Lock()
 	defer s.writes.Unlock()
-	c, stored, err := s.store.write(compact.Bytes(), s.faults.get().lateBy)
+	done, err := s.store.write(compact.Bytes(), writeMode{late: s.faults.get().lateBy})
 	if err != nil {
 		return Change{}, err
 	}
-	return c, s.log.append(logLine{Put: stored})
+	return done.Change, s.log.append(logLine{Put: done.raw})
 }
 
 // Delete removes a resource: reads answer 410 from then on, or 404 where that is the vendor's way. It fails when there is no such resource.
@@ -420,13 +424,14 @@ func (s *Server) base(r *http.Request) string { return s.origin(r) + "/fhir" }
 
 // serves tells whether the server knows a type.
 func (s *Server) serves(typ string) bool {
-	return (slices.Contains(coreTypes(), typ) || s.store.holds(typ)) && !slices.Contains(s.faults.get().MissingTypes, typ)
+	known := slices.Contains(coreTypes(), typ) || slices.Contains(s.vendor.writes.creates, typ) || s.store.holds(typ)
+	return known && !slices.Contains(s.faults.get().MissingTypes, typ)
 }
 
 // servedTypes lists the types that the server knows, sorted.
 func (s *Server) servedTypes() []string {
 	missing := s.faults.get().MissingTypes
-	types := append(s.store.types(), coreTypes()...)
+	types := slices.Concat(s.store.types(), coreTypes(), s.vendor.writes.creates)
 	slices.Sort(types)
 	return slices.DeleteFunc(slices.Compact(types), func(t string) bool { return slices.Contains(missing, t) })
 }

@@ -27,6 +27,9 @@ func (s *Server) search(w http.ResponseWriter, r *http.Request, _ grant) *proble
 	if p != nil {
 		return p
 	}
+	if s.createOnly(typ) {
+		q.tests = append(q.tests, func(e *entry, _ *version) bool { return !e.created() })
+	}
 	self := s.base(r) + "/" + q.typ
 	if len(q.honoured) > 0 {
 		self += "?" + q.honoured.Encode()

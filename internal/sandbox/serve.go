@@ -108,6 +108,7 @@ func (r *recorder) Write(b []byte) (int, error) {
 // observed puts in front of all answers: the log, the latency, and the headers that every one has.
 func (s *Server) observed(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		at := s.now()
 		f := s.faults.get()
 		id := randomText()
 		h := w.Header()
@@ -115,8 +116,22 @@ func (s *Server) observed(next http.Handler) http.Handler {
 		h.Set("Cache-Control", "no-store") // what is served is personal (R4 §6.1.0.1; RFC 6749 §5.1)
 		h.Set("Date", s.now().Add(f.skew()).UTC().Format(http.TimeFormat))
 		rec := &recorder{ResponseWriter: w}
-		at := s.now()
 		kind, typ := s.kindOf(r)
+		defer func() { // also of an answer that breaks off
+			query := r.URL.RawQuery
+			if r.PostForm != nil && strings.HasSuffix(r.URL.Path, "/_search") {
+				query = strings.Trim(query+"&"+r.PostForm.Encode(), "&")
+			}
+			s.requests.add(Request{
+				At: at, Method: r.Method, Path: r.URL.Path, Query: query, Kind: kind, Type: typ, Status: rec.status,
+				Authorization: r.Header.Get("Authorization") != "", RequestID: id,
+			})
+		}()
+		if kind == kindCreate || kind == kindUpdate {
+			var end func(status int)
+			r, end = s.arrive(rec, r, at, typ)
+			defer func() { end(rec.status) }()
+		}
 		if wait(r, time.Duration(f.LatencyMS)*time.Millisecond) {
 			v := s.faults.admit(at)
 			switch {
@@ -128,14 +143,6 @@ func (s *Server) observed(next http.Handler) http.Handler {
 				v.problem().write(rec)
 			}
 		}
-		query := r.URL.RawQuery
-		if r.PostForm != nil && strings.HasSuffix(r.URL.Path, "/_search") {
-			query = strings.Trim(query+"&"+r.PostForm.Encode(), "&")
-		}
-		s.requests.add(Request{
-			At: at, Method: r.Method, Path: r.URL.Path, Query: query, Kind: kind, Type: typ, Status: rec.status,
-			Authorization: r.Header.Get("Authorization") != "", RequestID: id,
-		})
 	})
 }
 

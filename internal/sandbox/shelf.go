@@ -13,10 +13,13 @@ type shelf struct {
 	entries   []*entry
 	byID      map[string]*entry
 	byPatient map[string][]*entry // "Patient/id" to the entries that name it, now or formerly
+	// byIdentifier has the entries that have an identifier, now or formerly; nil where clients don't write the type.
+	byIdentifier map[token][]*entry
 	// byTime has a hit for every version that was the newest once, in the order of lastUpdated. Those that are outdated
 	// by now are passed over.
 	byTime []hit
 	live   int
+	based  bool // some were not made by clients
 }
 
 // hit is a resource as a search found it.
@@ -99,8 +102,10 @@ func (s *store) commit(which func(lateCommit) bool) {
 type search struct {
 	typ     string
 	patient string // "Patient/id": only that patient's resources are looked at
-	since   int64  // only resources that were updated from then on are looked at; 0: all
-	match   func(*entry, *version) bool
+	// identifier, when it is set, is one that all have that are looked for.
+	identifier token
+	since      int64 // only resources that were updated from then on are looked at; 0: all
+	match      func(*entry, *version) bool
 }
 
 func (q search) fits(e *entry) *version {
@@ -120,7 +125,9 @@ func (s *store) find(q search) []hit {
 		return nil
 	}
 	candidates := sh.entries
-	if q.patient != "" {
+	if q.identifier != (token{}) && sh.byIdentifier != nil {
+		candidates = sh.byIdentifier[q.identifier]
+	} else if q.patient != "" {
 		candidates = sh.byPatient[q.patient]
 	} else if recent := sh.since(q.since); q.since != 0 && len(recent) < len(candidates)/4 {
 		var out []hit
@@ -153,7 +160,7 @@ type row struct {
 // window lists n hits of a search as it stands now, in the order of by ("_lastUpdated", "-_lastUpdated" or "_id"),
 // from the skipth on or, in the order of _lastUpdated, behind a row.
 func (s *store) window(q search, by string, behind *row, skip, n int) []hit {
-	if q.patient != "" || by != "_lastUpdated" {
+	if q.patient != "" || q.identifier != (token{}) || by != "_lastUpdated" {
 		hits := s.find(q)
 		order(hits, by)
 		hits = slices.DeleteFunc(hits, func(h hit) bool { return behind != nil && !behind.before(h) })

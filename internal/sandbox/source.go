@@ -6,17 +6,19 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 )
 
 // Source writes what is live in the source now as NDJSON, by type and within a type in the order in which it came: the
 // resources as they are served, under the ids under which they are served, the malformed and the poisoned ones too. A
-// late write is there once it is seen. It is the truth that comparisons use. It fails when w does.
+// late write is there once it is seen, and what clients have written where its type is one that is pulled. It is the truth that comparisons use. It fails when w does.
 func (s *Server) Source(w io.Writer) error {
 	f := s.faults.get()
 	out := bufio.NewWriterSize(w, 1<<16)
 	for _, typ := range s.servedTypes() {
 		rendered := s.rendering(f, typ)
-		for _, h := range s.store.find(search{typ: typ}) {
+		pulled := slices.Contains(coreTypes(), typ)
+		for _, h := range s.store.find(search{typ: typ, match: func(e *entry, _ *version) bool { return pulled || !e.created() }}) {
 			raw, err := rendered(h.entry.id, h.version)
 			if err != nil {
 				return err

@@ -25,9 +25,12 @@ type changeLog struct {
 
 // logLine is a change as it is kept. Put holds the resource with its final meta.
 type logLine struct {
-	Put    json.RawMessage `json:"put,omitempty"`
-	Delete string          `json:"delete,omitempty"` // "Type/id"
-	At     string          `json:"at,omitempty"`     // instant of a deletion
+	Put     json.RawMessage `json:"put,omitempty"`
+	Written bool            `json:"written,omitempty"` // put by a client, through the API
+	Held    bool            `json:"held,omitempty"`    // put, but kept for sign-off
+	File    string          `json:"file,omitempty"`    // "Type/id" of a held one that is filed
+	Delete  string          `json:"delete,omitempty"`  // "Type/id"
+	At      string          `json:"at,omitempty"`      // instant of a deletion or a filing
 }
 
 // openChangeLog replays the changes kept in dir over the store and opens the log for more. A last line that was torn
@@ -74,10 +77,13 @@ func (s *store) apply(line []byte) error {
 	if err := json.Unmarshal(line, &l); err != nil {
 		return fmt.Errorf("reading a change: %w", err)
 	}
-	if l.Delete != "" {
+	if l.Delete != "" || l.File != "" {
 		at, err := time.Parse(time.RFC3339Nano, l.At)
 		if err != nil {
 			return fmt.Errorf("reading a change: %w", errDate)
+		}
+		if l.File != "" {
+			return s.fileAt(l.File, at)
 		}
 		typ, id, _ := strings.Cut(l.Delete, "/")
 		// The base data may have changed since: what is gone already needs no deletion.
@@ -94,8 +100,13 @@ func (s *store) apply(line []byte) error {
 	if err != nil {
 		return err
 	}
+	v.written = l.Written
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if l.Held {
+		s.held = append(s.held, heldWrite{h.typ, h.id, v})
+		return nil
+	}
 	s.keep(h.typ, h.id, v, false)
 	return nil
 }

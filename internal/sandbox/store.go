@@ -8,7 +8,6 @@ import (
 	"maps"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -30,6 +29,7 @@ var typeName = regexp.MustCompile(`^[A-Z][A-Za-z]{1,63}$`)
 type version struct {
 	place   place
 	deleted bool
+	written bool   // by a client, through the API
 	updated int64  // meta.lastUpdated in nanoseconds since 1970
 	id      string // meta.versionId
 	when    dateSpan
@@ -56,6 +56,8 @@ const (
 	byGender
 	byFamily // names in lower case
 	byGiven
+	byEncounter
+	byType
 )
 
 // token is a value that a search can ask for. References keep "Type/id" in code.
@@ -79,6 +81,9 @@ func (e *entry) newest() *version {
 	return &e.versions[len(e.versions)-1]
 }
 
+// created tells whether a client made the resource, through the API.
+func (e *entry) created() bool { return len(e.versions) > 0 && e.versions[0].written }
+
 // live is the newest version, nil when it is deleted.
 func (e *entry) live() *version {
 	if v := e.newest(); v != nil && !v.deleted {
@@ -100,6 +105,7 @@ type store struct {
 	last    int64        // the newest lastUpdated given by a write, so that the next one is later
 	count   int          // how many resources were loaded: the ordinal of the next one
 	late    []lateCommit // writes that nobody sees yet
+	held    []heldWrite  // writes that wait for sign-off
 	due     atomic.Int64 // when the first of them is seen; 0 when there is none
 }
 
@@ -243,17 +249,26 @@ func (s *store) keep(typ, id string, v version, replace bool) (existed bool) {
 		e.versions = nil
 	}
 	e.versions = append(slices.Clip(e.versions), v)
+	sh.based = sh.based || !e.created()
 	sh.note(hit{e, e.newest()}, s.sorted)
 	for _, t := range v.tokens {
-		if name := t.Value(); name.kind == byPatient {
-			list := sh.byPatient[name.code]
-			if !existed || !slices.Contains(list, e) {
-				sh.byPatient[name.code] = append(list, e)
-			}
+		switch name := t.Value(); {
+		case name.kind == byPatient:
+			sh.byPatient[name.code] = withEntry(sh.byPatient[name.code], e, existed)
+		case name.kind == byIdentifier && sh.byIdentifier != nil:
+			sh.byIdentifier[name] = withEntry(sh.byIdentifier[name], e, existed)
 		}
 	}
 	s.last = max(s.last, v.updated)
 	return existed
+}
+
+// withEntry adds an entry to a list that may have it where it existed before.
+func withEntry(list []*entry, e *entry, existed bool) []*entry {
+	if existed && slices.Contains(list, e) {
+		return list
+	}
+	return append(list, e)
 }
 
 // loaded ends the loading of the base data.
@@ -291,6 +306,9 @@ func (s *store) shelf(typ string) *shelf {
 	sh, ok := s.shelves[typ]
 	if !ok {
 		sh = &shelf{byID: map[string]*entry{}, byPatient: map[string][]*entry{}}
+		if slices.Contains(writableTypes(), typ) {
+			sh.byIdentifier = map[token][]*entry{}
+		}
 		s.shelves[typ] = sh
 	}
 	return sh
@@ -316,82 +334,11 @@ func (s *store) forget(typ, id string) bool {
 	for k, list := range sh.byPatient {
 		sh.byPatient[k] = slices.DeleteFunc(list, is)
 	}
+	for k, list := range sh.byIdentifier {
+		sh.byIdentifier[k] = slices.DeleteFunc(list, is)
+	}
 	sh.live--
 	return true
-}
-
-// write stores the next version of a resource: version + 1, and a lastUpdated later than any other (R4 §3.1.0.2, update).
-// What is written late is seen only after so long, all with the lastUpdated of now. It gives the resource as stored.
-func (s *store) write(raw []byte, late func(typ, id string) time.Duration) (Change, []byte, error) {
-	h, err := readHeader(raw)
-	if err != nil {
-		return Change{}, nil, err
-	}
-	if h.id == "" {
-		h.id = "sandbox-" + randomText()
-		raw = set(raw, "id", quote(h.id), "resourceType")
-	}
-	s.settle()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.commit(func(l lateCommit) bool { return l.typ == h.typ && l.id == h.id }) // versions follow each other
-	c := Change{Verb: "created", Type: h.typ, ID: h.id, Version: "1"}
-	if e, ok := s.shelf(h.typ).byID[h.id]; ok {
-		c.Verb, c.Version = "changed", e.nextVersion()
-	}
-	now := s.now()
-	h.version, h.updated = c.Version, s.nextInstant(now)
-	raw = withMeta(raw, h.version, formatInstant(h.updated))
-	v, err := s.prepare(h, raw)
-	if err != nil {
-		return Change{}, nil, err
-	}
-	if wait := late(h.typ, h.id); wait > 0 {
-		s.last = max(s.last, v.updated)
-		s.delay(lateCommit{h.typ, h.id, v, now.Add(wait).UnixNano()})
-	} else {
-		s.keep(h.typ, h.id, v, false)
-	}
-	return c, raw, nil
-}
-
-// nextVersion counts on from a version id that is a number; an opaque one is followed by its ordinal.
-func (e *entry) nextVersion() string {
-	n, err := strconv.Atoi(e.newest().id)
-	if err != nil {
-		n = len(e.versions)
-	}
-	return strconv.Itoa(n + 1)
-}
-
-// nextInstant is now in whole milliseconds, or a millisecond after the last write when that is not before now.
-func (s *store) nextInstant(now time.Time) time.Time {
-	t := now.UTC().Truncate(time.Millisecond)
-	if last := time.Unix(0, s.last).UTC(); !t.After(last) {
-		t = last.Truncate(time.Millisecond).Add(time.Millisecond)
-	}
-	return t
-}
-
-// remove deletes a resource; its history stays.
-func (s *store) remove(typ, id string, now time.Time) (Change, time.Time, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.commit(func(l lateCommit) bool { return l.typ == typ && l.id == id })
-	sh, ok := s.shelves[typ]
-	if !ok {
-		return Change{}, time.Time{}, fmt.Errorf("deleting a %s: %w", typ, errNotFound)
-	}
-	e, ok := sh.byID[id]
-	if !ok || e.live() == nil {
-		return Change{}, time.Time{}, fmt.Errorf("deleting a %s: %w", typ, errNotFound)
-	}
-	at := s.nextInstant(now)
-	c := Change{Verb: "deleted", Type: typ, ID: id, Version: e.nextVersion()}
-	e.versions = append(slices.Clip(e.versions), version{updated: at.UnixNano(), id: c.Version, deleted: true})
-	sh.live--
-	s.last = at.UnixNano()
-	return c, at, nil
 }
 
 // versionsOf gives all versions of a resource, the newest last; nil when it never was there.

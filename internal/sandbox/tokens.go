@@ -31,8 +31,20 @@ func indexOf(typ string, raw []byte) ([]unique.Handle[token], dateSpan) {
 				out = append(out, token{kind: byPatient, code: ref})
 			}
 		case "status", "intent":
-			if typ == "MedicationRequest" {
+			if typ == "MedicationRequest" || slices.Contains(writableTypes(), typ) {
 				out = append(out, token{kind: codeKind(m.key), code: textOf(value)})
+			}
+		case "clinicalStatus":
+			if typ == "Condition" {
+				out = append(out, conceptTokens(byStatus, typ, value)...)
+			}
+		case "type":
+			if typ == "DocumentReference" {
+				out = append(out, conceptTokens(byType, typ, value)...)
+			}
+		case "encounter", "context":
+			if slices.Contains(writableTypes(), typ) {
+				out = append(out, encounterTokens(typ, value)...)
 			}
 		case "gender", "name":
 			if typ == "Patient" {
@@ -70,11 +82,29 @@ func isDateOf(typ, key string) bool {
 		return key == "period"
 	case "DocumentReference":
 		return key == "date"
+	case "Condition":
+		return key == "recordedDate"
+	case "Consent":
+		return key == "dateTime"
 	case "Patient":
 		return key == "birthDate"
 	default:
 		return false
 	}
+}
+
+// encounterTokens are the Encounters that a resource belongs to: value is its encounter, or a DocumentReference's context.
+func encounterTokens(typ string, value []byte) []token {
+	if typ == "DocumentReference" {
+		value = get(value, "encounter")
+	}
+	var out []token
+	for _, item := range oneOrMany(value) {
+		if ref := localReference(getText(item, "reference")); ref != "" {
+			out = append(out, token{kind: byEncounter, code: ref})
+		}
+	}
+	return out
 }
 
 // codeKind is the kind of a parameter that is a plain code.

@@ -15,9 +15,9 @@ type vendor struct {
 
 	// tokenLife is how many seconds an access token lives; 0: defaultTokenLife.
 	tokenLife int
-	// grants reads what a token request asks for and gives what is granted; nil: parseScopes. types are those that are
-	// registered for the client.
-	grants func(asked string, types []string) (scopes []scope, granted string)
+	// grants reads what a token request asks for and gives what is granted; nil: parseScopes. registered are the scopes of
+	// version 1 that are registered for the client.
+	grants func(asked string, registered []string) (scopes []scope, granted string)
 	// uncovered is the answer to a token whose scopes don't cover what is asked for; nil: 403 insufficient_scope.
 	uncovered func(typ, permission string) *problem
 
@@ -57,6 +57,9 @@ type vendor struct {
 	deleted int
 	// note is an OperationOutcome entry at the end of each page; nil: none.
 	note func(found bool) obj
+
+	// writes is what it takes from clients, and how; the zero value takes nothing.
+	writes writeManners
 }
 
 // pagingStyle is how next links are made.
@@ -97,7 +100,7 @@ func vendorNamed(name string) (*vendor, error) {
 
 // generic is a general FHIR store that does what R4 says.
 func generic() *vendor {
-	return &vendor{software: "Cura sandbox EHR", countOnly: true, idsOnly: true, paging: pagingToken}
+	return &vendor{software: "Cura sandbox EHR", countOnly: true, idsOnly: true, paging: pagingToken, writes: writesAll()}
 }
 
 // offered lists the search parameters of a type, sorted.
@@ -126,6 +129,14 @@ func (v *vendor) gone() int {
 		return http.StatusGone
 	}
 	return v.deleted
+}
+
+// refuse is the answer to a token whose scopes don't cover what is asked for.
+func (v *vendor) refuse(typ, permission string) *problem {
+	if v.uncovered != nil {
+		return v.uncovered(typ, permission)
+	}
+	return insufficientScope(typ, permission)
 }
 
 // demandPatient is what no major EHR does without (DOMAIN §0.1): a clinical type is searched by a patient or an id, a

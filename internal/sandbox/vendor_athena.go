@@ -21,6 +21,8 @@ func athena() *vendor {
 		// DOMAIN §2, P3: nothing tells when a resource changed, nor its version.
 		hidesVersions: true,
 		deleted:       http.StatusNotFound, // DOMAIN §2, P3: an absence is confirmed by 404 too
+		// DOMAIN §4: what clients write goes to an API of its own, not to FHIR.
+		writes: writeManners{},
 	}
 }
 

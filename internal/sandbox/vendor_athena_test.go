@@ -80,3 +80,16 @@ func TestAthenaShows(t *testing.T) {
 	require.NotContains(t, string(r.raw), `"meta"`)
 	require.Empty(t, c.get("/Patient/"+patient).header.Get("ETag"))
 }
+
+// DOMAIN §4: clients don't write by FHIR.
+func TestAthenaTakesNoWrites(t *testing.T) {
+	t.Parallel()
+	w := writerOf(t, "athena")
+	for _, typ := range writableTypes() {
+		r := w.post(typ, w.note("n"))
+		require.Equal(t, http.StatusMethodNotAllowed, r.status)
+		require.Equal(t, "not-supported", r.issue(t))
+	}
+	require.Equal(t, http.StatusMethodNotAllowed, w.do(http.MethodPut, "/Consent/x", w.consent()).status)
+	require.Len(t, w.server.Arrivals(), 5)
+}

@@ -1,9 +1,11 @@
 package sandbox
 
 import (
+	"mime"
 	"net/http"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // epic is Epic.
@@ -27,17 +29,77 @@ func epic() *vendor {
 		// DOMAIN §2, P3: an absence is confirmed by 404 too.
 		deleted: http.StatusNotFound,
 		note:    epicNote,
+		writes: writeManners{
+			// DOMAIN §4: clinical notes and problems; no procedures, no consents, create APIs only.
+			creates:       []string{"Condition", "DocumentReference"},
+			unprocessable: http.StatusBadRequest,
+			check:         epicWrites,
+			kept:          epicKeeps,
+			holds:         []string{"Condition"},         // DOMAIN §4: the reconciliation queue; §0.7
+			createOnly:    []string{"DocumentReference"}, // DOMAIN §4: read-back is 403
+			answer:        answerTerse,                   // DOMAIN §4: no ETag, a relative Location; bodies often empty
+		},
 	}
+}
+
+// epicWrites is what Epic refuses to file.
+func epicWrites(_, typ string, raw []byte) *problem {
+	refuse := func(element, text string) *problem {
+		return about(fail(http.StatusBadRequest, codeRule, text), typ+"."+element)
+	}
+	if typ == "Condition" {
+		switch {
+		case !hasCode(raw, "category", "problem-list-item"):
+			return refuse("category", "Only problem list items can be created") // DOMAIN §0.7: no encounter diagnosis by REST
+		case codeIn(get(raw, "verificationStatus")) != "provisional":
+			return refuse("verificationStatus", "The verificationStatus must be provisional") // DOMAIN §0.7
+		case getText(get(raw, "code"), "text") == "" && !epicDisplayed(get(raw, "code")):
+			return refuse("code", "The code needs a display or a text") // DOMAIN §4
+		}
+		for _, note := range oneOrMany(get(raw, "note")) {
+			if utf8.RuneCountInString(getText(note, "text")) > 450 { // DOMAIN §4
+				return refuse("note", "The note is longer than 450 characters")
+			}
+		}
+		return nil
+	}
+	attachment := get(oneOrMany(get(raw, "content"))[0], "attachment")
+	mediaType, _, err := mime.ParseMediaType(getText(attachment, "contentType"))
+	switch {
+	case missing(get(get(raw, "context"), "encounter")):
+		return refuse("context.encounter", "Valid encounter required") // DOMAIN §4
+	case err != nil || mediaType != "text/plain" || getText(attachment, "data") == "":
+		return refuse("content[0].attachment.contentType", "The attachment must be text/plain") // DOMAIN §4: base64 in it
+	case getText(raw, "status") != "current":
+		return refuse("status", "The status must be current") // DOMAIN §4
+	case !slices.Contains([]string{"final", "preliminary"}, getText(raw, "docStatus")):
+		return refuse("docStatus", "The docStatus must be final or preliminary") // DOMAIN §4: signed, or a draft
+	case hasCode(raw, "type", "18842-5"):
+		return refuse("type", "This type of note can't be created") // DOMAIN §4: no discharge types
+	}
+	return nil
+}
+
+// epicDisplayed tells whether a code has a coding with a display.
+func epicDisplayed(concept []byte) bool {
+	return slices.ContainsFunc(oneOrMany(get(concept, "coding")), func(c []byte) bool {
+		return getText(c, "code") != "" && getText(c, "display") != ""
+	})
+}
+
+// epicKeeps: of a note the first attachment only (DOMAIN §4).
+func epicKeeps(typ string, raw []byte) []byte {
+	content := get(raw, "content")
+	if at := elements(content); typ == "DocumentReference" && len(at) > 1 {
+		return set(raw, "content", slices.Concat([]byte("["), content[at[0].start:at[0].end], []byte("]")))
+	}
+	return raw
 }
 
 // epicGrants: the scopes of the request mean nothing; the grant is what is registered on the client, in the spelling
 // of version 1 (DOMAIN §1, "Scopes").
-func epicGrants(_ string, types []string) (scopes []scope, granted string) {
-	names := make([]string, len(types))
-	for i, typ := range types {
-		names[i] = "system/" + typ + ".read"
-	}
-	return parseScopes(strings.Join(names, " "))
+func epicGrants(_ string, registered []string) (scopes []scope, granted string) {
+	return parseScopes(strings.Join(registered, " "))
 }
 
 // epicUnregistered: 403 with an empty body (DOMAIN §1, §5).

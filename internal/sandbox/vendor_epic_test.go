@@ -191,3 +191,62 @@ func TestDistance(t *testing.T) {
 		require.Equal(t, tt.want, distance(tt.b, tt.a))
 	}
 }
+
+// DOMAIN §4, the write matrix.
+func TestEpicWrites(t *testing.T) {
+	t.Parallel()
+	w := writerOf(t, "epic")
+	pdf := `[{"attachment":{"contentType":"application/pdf","data":"SGVsbG8="}}]`
+	two := `[{"attachment":{"contentType":"text/plain","data":"SGVsbG8="}},{"attachment":{"contentType":"application/pdf","data":"SGVsbG8="}}]`
+	w.checkWrites(t, []writeRule{
+		{"an encounter", "DocumentReference", w.note("n", having("context", `{}`)), 400, "business-rule", "Valid encounter required"},
+		{"text/plain only", "DocumentReference", w.note("n", having("content", pdf)), 400, "business-rule", "text/plain"},
+		{"docStatus", "DocumentReference", w.note("n", having("docStatus", `"amended"`)), 400, "business-rule", "docStatus"},
+		{"a draft", "DocumentReference", w.note("n", having("docStatus", `"preliminary"`)), 201, "", ""},
+		{"status", "DocumentReference", w.note("n", having("status", `"superseded"`)), 400, "business-rule", "status"},
+		{"no discharge types", "DocumentReference", w.note("n", having("type", `{"coding":[{"code":"18842-5"}]}`)), 400, "business-rule", "type"},
+		{"§0.7: no encounter diagnosis", "Condition", w.diagnosis(having("category", `[{"coding":[{"code":"encounter-diagnosis"}]}]`)), 400, "business-rule", "category"},
+		{"§0.7: provisional only", "Condition", w.diagnosis(having("verificationStatus", `{"coding":[{"code":"confirmed"}]}`)), 400, "business-rule", "provisional"},
+		{"a display or a text", "Condition", w.diagnosis(having("code", `{"coding":[{"code":"I10"}]}`)), 400, "business-rule", "code"},
+		{"a note of 450 at most", "Condition", w.diagnosis(having("note", `[{"text":"`+strings.Repeat("x", 451)+`"}]`)), 400, "business-rule", "note"},
+		{"no procedures", "Procedure", w.procedure(), 405, "not-supported", ""},
+		{"no consents", "Consent", w.consent(), 405, "not-supported", ""},
+	})
+	require.Len(t, w.server.Written("DocumentReference"), 1)
+
+	// 201 with a relative Location, no ETag, no body; the first attachment only; the same again is a second record.
+	for range 2 {
+		r := w.post("DocumentReference", w.note("twice", having("content", two)), "If-None-Exist", "identifier=twice", "Prefer", "return=representation")
+		require.Equal(t, http.StatusCreated, r.status, "body: %s", r.raw)
+		require.Regexp(t, `^DocumentReference/[^/]+$`, r.header.Get("Location"))
+		require.Empty(t, r.header.Get("ETag"))
+		require.Empty(t, r.raw)
+		for _, path := range []string{r.header.Get("Location"), "DocumentReference?patient=p1"} {
+			r = w.get("/" + path)
+			require.Equal(t, http.StatusForbidden, r.status, "create APIs only")
+			require.Empty(t, r.raw)
+		}
+	}
+	written := w.server.Written("DocumentReference")
+	require.Len(t, written, 3)
+	require.NotContains(t, string(written[2]), "pdf")
+	require.Equal(t, http.StatusMethodNotAllowed, w.do(http.MethodPut, "/DocumentReference/x", w.note("n")).status)
+
+	// A problem waits in the reconciliation queue.
+	r := w.post("Condition", w.diagnosis())
+	require.Equal(t, http.StatusCreated, r.status)
+	search := "/Condition?category=problem-list-item&patient=" + strings.TrimPrefix(w.patient, "Patient/")
+	require.Empty(t, w.get(search).ids(t))
+	require.Equal(t, http.StatusNotFound, w.get("/"+r.header.Get("Location")).status)
+	n, err := w.server.FileHeld()
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+	require.Len(t, w.get(search).ids(t), 1)
+
+	// Where the hospital's own notes are read, those that were written aren't.
+	w = writerTo(t, hospitalOf(t, "epic", `{"resourceType":"DocumentReference","id":"own","subject":{"reference":"Patient/p1"}}`,
+		`{"resourceType":"Encounter","id":"e1","subject":{"reference":"Patient/p1"}}`))
+	r = w.post("DocumentReference", w.note("n"))
+	require.Equal(t, http.StatusForbidden, w.get("/"+r.header.Get("Location")).status)
+	require.Len(t, w.get("/DocumentReference?patient="+strings.TrimPrefix(w.patient, "Patient/")).ids(t), 1)
+}

@@ -10,5 +10,6 @@ func hapi() *vendor {
 		// DOMAIN §2: next links stand at the base's root without a type ({base}?_getpages=..), name a search that is
 		// kept for a while, and answer 410 once it was let go.
 		paging: pagingGetPages,
+		writes: writesAll(), // DOMAIN §4, the write matrix
 	}
 }

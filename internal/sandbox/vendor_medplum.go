@@ -13,5 +13,6 @@ func medplum() *vendor {
 		paging: pagingOffset, pageDepth: 10_000,
 		// DOMAIN §2: Bundle.total may be absent. A count is had by _summary=count.
 		noTotal: true,
+		writes:  writesAll(), // DOMAIN §4, the write matrix
 	}
 }

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"mime"
 	"net/http"
 	"slices"
 	"strings"
@@ -23,7 +24,106 @@ func oracle() *vendor {
 		},
 		ownOrder: "-_lastUpdated", // DOMAIN §2: _sort is unsupported; it has an order of its own, the latest first
 		idsOnly:  true,            // DOMAIN §5: what a page that fails is taken apart with
+		// DOMAIN §0.5, §4: no identifier is stored of what clients write.
+		offers: func(typ, param string) bool {
+			return param != "identifier" || !slices.Contains([]string{"Condition", "DocumentReference", "Procedure"}, typ)
+		},
+		writes: writeManners{
+			// DOMAIN §4: Consent is read only, a procedure is only created; If-None-Exist isn't documented.
+			creates:      []string{"Condition", "DocumentReference", "Procedure"},
+			updates:      []string{"Condition", "DocumentReference"},
+			needsIfMatch: true,                // DOMAIN §4
+			stale:        http.StatusConflict, // DOMAIN §4: 409 at Cerner
+			check:        oracleWrites,        // DOMAIN §4: 422 for business rules
+			kept:         oracleKeeps,
+			answer:       answerEmpty, // DOMAIN §4: Content-Length 0
+		},
 	}
+}
+
+// oracleWrites is what Oracle Health refuses to file.
+func oracleWrites(method, typ string, raw []byte) *problem {
+	refuse := func(code, element, text string) *problem {
+		return about(fail(http.StatusUnprocessableEntity, code, text), typ+"."+element)
+	}
+	for _, element := range []string{"modifierExtension", "implicitRules"} {
+		if !missing(get(raw, element)) {
+			p := refuse("extension", element, "Modifier elements are not supported")
+			p.severity = "fatal" // DOMAIN §4: modifier fields are fatal
+			return p
+		}
+	}
+	switch status := getText(raw, "status"); typ {
+	case "Condition":
+		bedside := hasCode(raw, "category", "encounter-diagnosis")
+		switch {
+		case method == http.MethodPut && codeIn(get(raw, "verificationStatus")) == "entered-in-error":
+			return nil // what is withdrawn needs to say nothing else
+		case !bedside && !hasCode(raw, "category", "problem-list-item"):
+			return refuse(codeRule, "category", "The category must be problem-list-item or encounter-diagnosis") // DOMAIN §4
+		case bedside && missing(get(raw, "encounter")):
+			return refuse(codeRequired, "encounter", "An encounter diagnosis needs an encounter") // DOMAIN §4
+		case bedside && method == http.MethodPost && codeIn(get(raw, "clinicalStatus")) != "active":
+			return refuse(codeRule, "clinicalStatus", "An encounter diagnosis must be active") // DOMAIN §4
+		}
+		return nil
+	case "Procedure":
+		if status != "completed" {
+			return refuse(codeRule, "status", "The status must be completed") // DOMAIN §4
+		}
+		return nil
+	default:
+		return oracleNote(refuse, method, status, raw)
+	}
+}
+
+// oracleNote is what Oracle Health refuses of a DocumentReference (DOMAIN §4).
+func oracleNote(refuse func(code, element, text string) *problem, method, status string, raw []byte) *problem {
+	states := []string{"final"}
+	if method == http.MethodPut {
+		states = append(states, "amended")
+	}
+	contents := oneOrMany(get(raw, "content"))
+	mediaType, params, err := mime.ParseMediaType(getText(get(contents[0], "attachment"), "contentType"))
+	texts := []string{"text/plain", "text/rtf", "application/rtf", "text/html", "application/xml", "text/xml"}
+	if method == http.MethodPut && status == "entered-in-error" {
+		return nil // what is withdrawn needs to say nothing else
+	}
+	switch {
+	case status != "current":
+		return refuse(codeRule, "status", "The status must be current")
+	case !slices.Contains(states, getText(raw, "docStatus")):
+		return refuse(codeRule, "docStatus", "The docStatus must be final, or amended in an update")
+	case missing(get(raw, "type")):
+		return refuse(codeRequired, "type", "The type is required, in LOINC or a code of the hospital's own")
+	case len(contents) != 1:
+		return refuse(codeRule, "content", "Exactly one content is required")
+	case err != nil || mediaType != "application/pdf" && !slices.Contains(texts, mediaType):
+		return refuse(codeValue, "content[0].attachment.contentType", "The contentType must be pdf, plain text, rtf, html or xml")
+	case mediaType != "application/pdf" && params["charset"] == "":
+		return refuse(codeValue, "content[0].attachment.contentType", "The contentType of a text names its charset")
+	case !strings.Contains(getText(get(get(raw, "context"), "period"), "end"), "T"):
+		return refuse(codeRequired, "context.period.end", "The end of the period is required, with its time")
+	}
+	return nil
+}
+
+// oracleKeeps: what isn't supported is dropped, without a word (DOMAIN §4): the identifier and meta.tag too (§0.5).
+func oracleKeeps(typ string, raw []byte) []byte {
+	kept := map[string][]string{
+		"Condition": {
+			"abatementDateTime", "asserter", "category", "clinicalStatus", "code", "encounter", "note", "onsetDateTime", "onsetPeriod",
+			"recordedDate", "recorder", "severity", "subject", "verificationStatus",
+		},
+		"DocumentReference": {"author", "category", "content", "context", "date", "description", "docStatus", "status", "subject", "type"},
+		"Procedure":         {"asserter", "code", "encounter", "note", "performedDateTime", "performedPeriod", "performer", "recorder", "status", "subject"},
+	}[typ]
+	for _, m := range members(raw) {
+		if m.key != "resourceType" && m.key != "id" && !slices.Contains(kept, m.key) {
+			raw = drop(raw, m.key)
+		}
+	}
+	return raw
 }
 
 // grantsOfV1: explicit scopes of version 1, no wildcard, every type listed (DOMAIN §1, "Scopes"). What is spelled

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -101,4 +102,76 @@ func TestOraclePoison(t *testing.T) {
 	require.Equal(t, http.StatusInternalServerError, r.status)
 	require.Equal(t, "required", r.issue(t))
 	require.Contains(t, string(r.raw), `"severity":"fatal"`)
+}
+
+// DOMAIN §4, the write matrix.
+func TestOracleWrites(t *testing.T) {
+	t.Parallel()
+	w := writerOf(t, "oracle")
+	one := `{"attachment":{"contentType":"application/pdf","data":"SGVsbG8="}}`
+	of := func(contentType string) edit {
+		return having("content", `[{"attachment":{"contentType":"`+contentType+`","data":"SGVsbG8="}}]`)
+	}
+	bedside := having("category", `[{"coding":[{"code":"encounter-diagnosis"}]}]`)
+	w.checkWrites(t, []writeRule{
+		{"a pdf", "DocumentReference", w.note("n", of("application/pdf")), 201, "", ""},
+		{"a proprietary type", "DocumentReference", w.note("n", having("type", `{"coding":[{"system":"urn:local","code":"1"}]}`)), 201, "", ""},
+		{"period.end", "DocumentReference", w.note("n", having("context", `{}`)), 422, "required", "context.period.end"},
+		{"period.end with its time", "DocumentReference", w.note("n", having("context", `{"period":{"end":"2026-03-01"}}`)), 422, "required", "context.period.end"},
+		{"one content", "DocumentReference", w.note("n", having("content", "["+one+","+one+"]")), 422, "business-rule", "content"},
+		{"a known kind", "DocumentReference", w.note("n", of("image/png")), 422, "value", "contentType"},
+		{"with charset", "DocumentReference", w.note("n", of("text/plain")), 422, "value", "charset"},
+		{"status", "DocumentReference", w.note("n", having("status", `"superseded"`)), 422, "business-rule", "status"},
+		{"no draft", "DocumentReference", w.note("n", having("docStatus", `"preliminary"`)), 422, "business-rule", "docStatus"},
+		{"a type", "DocumentReference", w.note("n", lacking("type")), 422, "required", "type"},
+		{"modifiers are fatal", "DocumentReference", w.note("n", having("implicitRules", `"urn:x"`)), 422, "extension", "implicitRules"},
+		{"an encounter diagnosis", "Condition", w.diagnosis(bedside), 201, "", ""},
+		{"needs an encounter", "Condition", w.diagnosis(bedside, lacking("encounter")), 422, "required", "encounter"},
+		{"is active", "Condition", w.diagnosis(bedside, having("clinicalStatus", `{"coding":[{"code":"resolved"}]}`)), 422, "business-rule", "clinicalStatus"},
+		{"a problem", "Condition", w.diagnosis(lacking("encounter")), 201, "", ""},
+		{"no other category", "Condition", w.diagnosis(lacking("category")), 422, "business-rule", "category"},
+		{"modifiers are fatal", "Condition", w.diagnosis(having("modifierExtension", `[{"url":"urn:x"}]`)), 422, "extension", "modifierExtension"},
+		{"a procedure", "Procedure", w.procedure(), 201, "", ""},
+		{"is completed", "Procedure", w.procedure(having("status", `"in-progress"`)), 422, "business-rule", "status"},
+		{"Consent is read only", "Consent", w.consent(), 405, "not-supported", ""},
+	})
+
+	// Content-Length 0; what isn't supported is dropped without a word; If-None-Exist is ignored.
+	note := w.note("n", having("meta", `{"tag":[{"code":"mine"}]}`), having("relatesTo", `[{"code":"replaces"}]`))
+	r := w.post("DocumentReference", note, "Prefer", "return=representation")
+	require.Equal(t, http.StatusCreated, r.status, "body: %s", r.raw)
+	require.Equal(t, "0", r.header.Get("Content-Length"))
+	require.Equal(t, `W/"1"`, r.header.Get("ETag"))
+	target := r.written(t)
+	stored := string(w.get("/" + target).raw)
+	for _, dropped := range []string{"identifier", "tag", "relatesTo"} {
+		require.NotContains(t, stored, dropped)
+	}
+	require.Contains(t, stored, `"encounter"`)
+	other := w.post("DocumentReference", note, "If-None-Exist", "identifier=n")
+	require.Equal(t, http.StatusCreated, other.status)
+	require.NotEqual(t, target, other.written(t))
+	require.NotContains(t, capabilities(t, w.get("/metadata"))["DocumentReference"], "identifier")
+
+	// If-Match is needed, and stale it is 409.
+	_, id, _ := strings.Cut(target, "/")
+	put := func(status string, header ...string) response {
+		return w.do(http.MethodPut, "/"+target, w.note("n", having("id", `"`+id+`"`), having("docStatus", `"`+status+`"`)), header...)
+	}
+	require.Equal(t, http.StatusPreconditionFailed, put("amended").status)
+	r = put("amended", "If-Match", `W/"1"`)
+	require.Equal(t, http.StatusOK, r.status, "body: %s", r.raw)
+	require.Empty(t, r.raw)
+	require.Equal(t, `W/"2"`, r.header.Get("ETag"))
+	r = put("final", "If-Match", `W/"1"`)
+	require.Equal(t, http.StatusConflict, r.status)
+	require.Equal(t, "conflict", r.issue(t))
+	withdrawn := w.note("n", having("id", `"`+id+`"`), having("status", `"entered-in-error"`), having("content", `[{"attachment":{"title":"x"}}]`))
+	require.Equal(t, http.StatusOK, w.do(http.MethodPut, "/"+target, withdrawn, "If-Match", `W/"2"`).status)
+	problem := w.post("Condition", w.diagnosis()).written(t)
+	_, id, _ = strings.Cut(problem, "/")
+	withdrawn = w.diagnosis(having("id", `"`+id+`"`), lacking("clinicalStatus"), lacking("category"), having("verificationStatus", `{"coding":[{"code":"entered-in-error"}]}`))
+	require.Equal(t, http.StatusOK, w.do(http.MethodPut, "/"+problem, withdrawn, "If-Match", `W/"1"`).status)
+	procedure := w.post("Procedure", w.procedure()).written(t)
+	require.Equal(t, http.StatusMethodNotAllowed, w.do(http.MethodPut, "/"+procedure, w.procedure(), "If-Match", `W/"1"`).status)
 }

@@ -338,3 +338,81 @@ func TestCountAtVendors(t *testing.T) {
 		})
 	}
 }
+
+// writeRule is a write and what it answers; code is that of the OperationOutcome, "" for a success, and text is in it.
+type writeRule struct {
+	rule, typ string
+	body      []byte
+	status    int
+	code      string
+	text      string
+}
+
+func (w writer) checkWrites(t *testing.T, tests []writeRule) {
+	t.Helper()
+	for _, tt := range tests {
+		r := w.post(tt.typ, tt.body)
+		require.Equal(t, tt.status, r.status, "DOMAIN §4: %s; body: %.300s", tt.rule, r.raw)
+		if tt.code != "" {
+			require.Equal(t, tt.code, r.issue(t), tt.rule)
+			require.Contains(t, string(r.raw), tt.text, tt.rule)
+		}
+	}
+}
+
+// DOMAIN §4: the CapabilityStatement tells what may be written, and whether conditionally.
+func TestMetadataOfWrites(t *testing.T) {
+	t.Parallel()
+	all := map[string]string{
+		"Condition": "create update conditional", "Consent": "create update conditional", "DocumentReference": "create update conditional",
+		"Procedure": "create update conditional",
+	}
+	for vendor, want := range map[string]map[string]string{
+		"": all, "hapi": all, "medplum": all, "athena": {},
+		"epic":   {"Condition": "create", "DocumentReference": "create"},
+		"oracle": {"Condition": "create update", "DocumentReference": "create update", "Procedure": "create"},
+	} {
+		t.Run("vendor "+vendor, func(t *testing.T) {
+			t.Parallel()
+			s := hospitalOf(t, vendor)
+			var statement struct {
+				Rest []struct {
+					Resource []struct {
+						Type        string `json:"type"`
+						Conditional bool   `json:"conditionalCreate"`
+						Interaction []struct {
+							Code string `json:"code"`
+						} `json:"interaction"`
+					} `json:"resource"`
+				} `json:"rest"`
+			}
+			raw := clientOf(t, s).get("/metadata").raw
+			require.NoError(t, json.Unmarshal(raw, &statement))
+			got := map[string]string{}
+			for _, resource := range statement.Rest[0].Resource {
+				var words []string
+				for _, i := range resource.Interaction {
+					if i.Code == "create" || i.Code == "update" {
+						words = append(words, i.Code)
+					}
+					if vendor == "epic" && resource.Type == "DocumentReference" {
+						require.Equal(t, "create", i.Code, "nothing is read back")
+					}
+				}
+				if resource.Conditional {
+					words = append(words, "conditional")
+				}
+				if len(words) > 0 {
+					got[resource.Type] = strings.Join(words, " ")
+				}
+			}
+			require.Equal(t, want, got)
+			smart := send(t, plain(), http.MethodGet, s.BaseURL()+"/.well-known/smart-configuration", nil, nil)
+			require.Equal(t, len(want) > 0, strings.Contains(string(smart.raw), "system/*.write"))
+		})
+	}
+	granted := askToken(t, hospitalOf(t, "epic"), "").get(t, "scope")
+	require.Contains(t, granted, "system/DocumentReference.write")
+	require.NotContains(t, granted, "system/DocumentReference.read")
+	require.NotContains(t, granted, "system/Consent.write")
+}
