@@ -291,6 +291,8 @@ func WriteTables(w io.Writer) error {
 	for _, n := range negativeAssertions() {
 		fmt.Fprintf(&b, "| %s | %s |\n", n.Code, n.Meaning)
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	if _, err := io.WriteString(w, b.String()); err != nil {
+		return err
+	}
+	return WriteOutgoing(w)
 }
