@@ -7,10 +7,24 @@ import (
 	"github.com/cura-health/ehr-sync/internal/fhir/r4"
 )
 
+// consentResource is a Consent with the rules that it was made by, which may change the meaning of all of it as a modifier
+// extension may (R4 §2.26.3.3).
+type consentResource struct {
+	r4.Consent
+	Identifier           []r4.Identifier `json:"identifier"`
+	ImplicitRules        json.RawMessage `json:"implicitRules"`
+	ImplicitRulesElement json.RawMessage `json:"_implicitRules"`
+}
+
 // mapConsent maps a Consent to an entry of the consent log. The provision isn't interpreted: the decision rules read it whole.
-func mapConsent(m *mapper, c *r4.Consent) cura.Record {
+func mapConsent(m *mapper, c *consentResource) cura.Record {
 	status := m.status(c.Status, "draft", "proposed", "active", "rejected", "inactive")
 	record := m.recordOf(&c.Resource, "patient", c.Patient)
+	for _, id := range c.Identifier {
+		if id.System == IdentifierSystem {
+			record.WrittenAs = id.Value
+		}
+	}
 	entry := cura.ConsentEntry{
 		Status:     status,
 		Scope:      concept(c.Scope),
@@ -18,6 +32,8 @@ func mapConsent(m *mapper, c *r4.Consent) cura.Record {
 		DateTime:   m.moment("dateTime", c.DateTime),
 		PolicyRule: concept(c.PolicyRule),
 		Performers: m.labels(c.Performer),
+
+		ModifierExtension: len(c.ModifierExtension)+len(c.ImplicitRules)+len(c.ImplicitRulesElement) > 0,
 	}
 	for _, p := range c.Policy {
 		if p.URI != "" {

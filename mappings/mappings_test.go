@@ -36,6 +36,7 @@ type goldenRecord struct {
 	LastUpdated    time.Time            `json:"last_updated,omitzero"`
 	VersionID      string               `json:"version_id,omitempty"`
 	EnteredInError bool                 `json:"entered_in_error,omitempty"`
+	WrittenAs      string               `json:"written_as,omitempty"`
 	Profile        *cura.Profile        `json:"profile,omitempty"`
 	Allergy        *cura.Allergy        `json:"allergy,omitempty"`
 	Medication     *cura.Medication     `json:"medication,omitempty"`

@@ -236,6 +236,7 @@ func consentTable() table {
 		{Element: "provision.type", Field: "root_type"},
 		{Element: "provision.period", Field: "period", How: howMoment},
 		{Element: "provision", Field: "provision", How: "kept whole as FHIR JSON; the decision rules read it"},
+		{Element: "modifierExtension", Field: "modifier_extension", How: "true where there is one outside the provision: then the consent can't be evaluated"},
 	}...)}
 }
 

@@ -44,6 +44,18 @@ const (
 	ChoicesStored     Kind = "pilot.choices-stored"
 	RosterChanged     Kind = "roster.changed"
 	EnrolmentsStored  Kind = "enrolments.stored"
+	ConsentChanged    Kind = "consent.changed"
+	ConsentSettled    Kind = "consent.settled"
+	ConsentViewed     Kind = "consent.viewed"
+	PolicyChanged     Kind = "policy.changed"
+	PushQueued        Kind = "push.queued"
+	PushDecided       Kind = "push.decided"
+	PushSent          Kind = "push.sent"
+	PushSettled       Kind = "push.settled"
+	PushCancelled     Kind = "push.cancelled"
+	PushViewed        Kind = "push.viewed"
+	HaltSet           Kind = "halt.set"
+	HaltLifted        Kind = "halt.lifted"
 )
 
 // Outcome is how it went.

@@ -44,6 +44,11 @@ type Config struct {
 	ProbeInitial time.Duration `env:"CURA_PROBE_INITIAL" envDefault:"5s"`
 	ProbeMax     time.Duration `env:"CURA_PROBE_MAX" envDefault:"5m"`
 
+	// SendSlots is how many writes to EHRs a worker has under way at once: each holds a database session of its own.
+	SendSlots int `env:"CURA_SEND_SLOTS" envDefault:"16"`
+	// SendGrace is how long a write may take from when it is promised until its first byte must have left. A revocation that
+	// meets a worker that has died waits for it.
+	SendGrace time.Duration `env:"CURA_SEND_GRACE" envDefault:"5s"`
 	// BulkSlots is how many Pull activities a worker runs at once, OrgSlots how many of them for one org: fewer, so that
 	// one hospital's backfill leaves room for the others.
 	BulkSlots int `env:"CURA_BULK_SLOTS" envDefault:"4"`
@@ -80,6 +85,10 @@ func (c Config) validate() error {
 		return errors.New("CURA_CHUNK_RESOURCES and CURA_CHUNK_TIME must be positive")
 	case c.ProbeInitial <= 0 || c.ProbeMax < c.ProbeInitial:
 		return fmt.Errorf("CURA_PROBE_INITIAL is %s and CURA_PROBE_MAX %s; they must be positive and in that order", c.ProbeInitial, c.ProbeMax)
+	case c.SendSlots < 1 || c.SendSlots > 1000:
+		return fmt.Errorf("CURA_SEND_SLOTS is %d; it must be 1 to 1000", c.SendSlots)
+	case c.SendGrace < time.Second || c.SendGrace > time.Minute:
+		return fmt.Errorf("CURA_SEND_GRACE is %s; it must be 1s to 1m", c.SendGrace)
 	case c.OrgSlots < 1 || c.OrgSlots >= c.BulkSlots:
 		return fmt.Errorf("CURA_ORG_SLOTS is %d and CURA_BULK_SLOTS %d; an org must get at least one slot and leave at least one to the others",
 			c.OrgSlots, c.BulkSlots)

@@ -62,6 +62,11 @@ const (
 	RouteHL7v2 Route = "hl7v2"
 )
 
+// DeliveredBy lists the kinds of artefact that the connection delivers by a route, in their order.
+func (c Connection) DeliveredBy(r Route) []ArtefactKind {
+	return slices.DeleteFunc(ArtefactKinds(), func(k ArtefactKind) bool { return c.Deliveries[k] != r })
+}
+
 // Author is who answers for an artefact.
 type Author struct {
 	Name string `json:"name"`

@@ -68,6 +68,10 @@ type Connection struct {
 	RosterSource RosterSource `json:"roster_source"`
 	// GroupID is the id of the EHR's Group that feeds the roster, for RosterGroup.
 	GroupID string `json:"group_id,omitempty"`
+	// Deliveries are how artefacts of each kind reach the hospital; a kind that isn't there is off.
+	Deliveries map[ArtefactKind]Route `json:"deliveries,omitempty"`
+	// PullConsent is whether pulling a patient's clinical types needs their consent; empty is PullConsentNone.
+	PullConsent PullConsent `json:"pull_consent,omitempty"`
 	// InsecureLoopback allows plain http to a loopback address, for rehearsals.
 	InsecureLoopback bool      `json:"insecure_loopback,omitempty"`
 	Phase            Phase     `json:"phase"`

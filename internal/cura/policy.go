@@ -4,7 +4,7 @@ import "slices"
 
 // OrgPolicy is what an org has decided about what is pushed.
 type OrgPolicy struct {
-	// Part2: the org is a programme under 42 CFR Part 2; what has no sensitivity label inherits it.
+	// Part2: the org is a programme under 42 CFR Part 2: a permit must name that, whatever else an artefact is labelled.
 	Part2 bool `json:"part2"`
 	// AnnounceConsent: the hospital is told of a change of consent.
 	AnnounceConsent bool `json:"announce_consent"`
@@ -23,4 +23,6 @@ func DefaultOrgPolicy() OrgPolicy {
 }
 
 // MayAuthor reports whether a role may author artefacts of a kind.
-func (p OrgPolicy) MayAuthor(role Role, kind ArtefactKind) bool { return slices.Contains(p.Authors[kind], role) }
+func (p OrgPolicy) MayAuthor(role Role, kind ArtefactKind) bool {
+	return slices.Contains(p.Authors[kind], role)
+}

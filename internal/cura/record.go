@@ -21,6 +21,9 @@ type Record struct {
 	VersionID string
 	// EnteredInError marks a record that the EHR has withdrawn; its row is kept and marked, never deleted.
 	EnteredInError bool
+	// WrittenAs is the identifier by which Cura says that it has written the resource itself (mappings.IdentifierOf); the ledger
+	// knows whether that is true. Empty where it carries none.
+	WrittenAs string
 
 	Profile     *Profile
 	Allergy     *Allergy
@@ -326,4 +329,6 @@ type ConsentEntry struct {
 	RootType   string          `json:"root_type,omitempty"`
 	Period     *Period         `json:"period,omitempty"`
 	Provision  json.RawMessage `json:"provision,omitempty"`
+	// ModifierExtension: the resource has one outside the provision, which may change the meaning of all of it.
+	ModifierExtension bool `json:"modifier_extension,omitempty"`
 }

@@ -1,26 +1,15 @@
 //go:build failpoints
 
-// Package failpoint names the places where a crash test kills the process. In an ordinary build a place costs nothing
-// and does nothing; built with -tags failpoints, the process that reaches the named place kills itself with SIGKILL.
 package failpoint
 
 import (
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
-)
-
-// The places, in the order in which a pull passes them.
-const (
-	PageFetched     = "pull/page-fetched"
-	PageCommitted   = "pull/page-committed"
-	WindowNarrowed  = "pull/window-narrowed"
-	PoisonPassed    = "pull/poison-passed"
-	PatientFinished = "pull/patient-finished"
-	PageCompared    = "reconcile/page-compared"
-	PilotPatient    = "pilot/patient-stored"
+	"time"
 )
 
 var (
@@ -28,26 +17,45 @@ var (
 	seen = map[string]int{}
 )
 
-// Reach kills the process when CURA_FAILPOINT is "place:n" and this is the nth time that the place is reached. The file
-// named by CURA_FAILPOINT_REACHED is made first, so that a test can tell a kill from a place that never came.
+// Reach ends the process with SIGKILL when CURA_FAILPOINT has "place:n" and this is the nth time that the place is reached;
+// several are separated by commas. With CURA_FAILPOINT_SIGNAL=STOP it stops the process there, until SIGCONT. Before, the
+// place is written to the file that CURA_FAILPOINT_REACHED names, so that a test can tell it from a place that never came.
 func Reach(place string) {
-	wanted, count, ok := strings.Cut(os.Getenv("CURA_FAILPOINT"), ":")
-	if !ok || wanted != place {
-		return
-	}
-	n, err := strconv.Atoi(count)
-	if err != nil {
-		panic("CURA_FAILPOINT isn't place:n")
-	}
-	mu.Lock()
-	defer mu.Unlock()
-	seen[place]++
-	if seen[place] != n {
+	if !reached(place) {
 		return
 	}
 	if err := os.WriteFile(os.Getenv("CURA_FAILPOINT_REACHED"), []byte(place), 0o600); err != nil {
 		panic(err)
 	}
-	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-	select {}
+	if os.Getenv("CURA_FAILPOINT_SIGNAL") != "STOP" {
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {}
+	}
+	_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+	// Another thread may have taken the signal: this one mustn't get further before it is stopped too.
+	time.Sleep(10 * time.Millisecond)
+}
+
+// reached counts, and reports whether this is the time.
+func reached(place string) bool {
+	for wanted := range strings.SplitSeq(os.Getenv("CURA_FAILPOINT"), ",") {
+		name, count, ok := strings.Cut(wanted, ":")
+		if !ok || name != place {
+			continue
+		}
+		n, err := strconv.Atoi(count)
+		if err != nil {
+			panic("CURA_FAILPOINT isn't place:n")
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		seen[place]++
+		return seen[place] == n
+	}
+	return false
+}
+
+// Off reports whether CURA_FAILPOINT_OFF takes a safeguard out; several are separated by commas.
+func Off(safeguard string) bool {
+	return slices.Contains(strings.Split(os.Getenv("CURA_FAILPOINT_OFF"), ","), safeguard)
 }

@@ -212,6 +212,8 @@ type Consent struct {
 	PolicyRule CodeableConcept   `json:"policyRule"`
 	// Provision is kept raw: the decision rules read it whole.
 	Provision json.RawMessage `json:"provision"`
+	// ModifierExtension is the resource's own; it is only asked whether there is one.
+	ModifierExtension json.RawMessage `json:"modifierExtension"`
 }
 
 // ConsentPolicy is Consent.policy.
