@@ -12,7 +12,7 @@ import (
 // Waiting is one thing that waits for a person: since when, why, and the command that moves it on.
 type Waiting struct {
 	Connection cura.ConnectionID `json:"connection_id"`
-	// What is onboarding, type-off, dead-letter, review, failing, paused or behind.
+	// What is onboarding, type-off, dead-letter, review, failing, paused, push, halted or behind.
 	What  string    `json:"what"`
 	Since time.Time `json:"since"`
 	Why   string    `json:"why"`
@@ -45,6 +45,16 @@ const waitingSQL = `
 			|| CASE WHEN reason = '' THEN '' ELSE ': ' || reason END,
 		ARRAY['starter resume CONNECTION' || CASE WHEN resource_type = '' THEN '' ELSE ' --type ' || resource_type END]
 	FROM sync.pauses WHERE org_id = $1
+	UNION ALL
+	SELECT connection_id, 'push', min(updated_at), count(*) || CASE state WHEN 'manual' THEN ' pushes wait to be handed over'
+			ELSE ' pushes wait for a decision: ' || why END, ARRAY['starter push list CONNECTION --state ' || state]
+	FROM push.outbox WHERE org_id = $1 AND state IN ('review', 'manual') GROUP BY connection_id, state, why
+	UNION ALL
+	SELECT c.connection_id, 'halted', h.since, h.what || ' are halted by ' || h.actor || CASE WHEN h.reason = '' THEN '' ELSE ': ' || h.reason END,
+		ARRAY['starter unhalt ' || h.what || CASE WHEN h.connection_id IS NULL THEN ' --org ' || o.name ELSE ' --connection CONNECTION' END]
+	FROM sync.halts h JOIN directory.orgs o ON o.org_id = h.org_id
+	JOIN sync.connections c ON c.org_id = h.org_id AND (h.connection_id IS NULL OR h.connection_id = c.connection_id) AND c.removed_at IS NULL
+	WHERE h.org_id = $1 AND h.lifted_at IS NULL
 	UNION ALL
 	SELECT c.connection_id, 'behind', run.last, 'no sync has come through since then, though one is due every ' || c.sync_interval,
 		ARRAY['starter status CONNECTION', 'starter sync CONNECTION']

@@ -176,16 +176,18 @@ func (tx *Tx) ApplyWoken(ctx context.Context, pass Pass, mappingVersion string, 
 	return nil
 }
 
-// Woken lists resources of the pass's type that were set aside for want of their patient, who is linked by now. They come
-// raw from the landing, for another decision.
+// Woken lists resources of the pass's type that were set aside for want of their patient, who is linked by now and isn't
+// withheld. They come raw from the landing, for another decision.
 func (tx *Tx) Woken(ctx context.Context, pass Pass, limit int) ([]Item, error) {
 	rows, err := tx.tx.Query(ctx, `
 		SELECT r.ehr_id, r.content_hash, r.last_updated, r.landing_id, l.version_id, l.raw, l.raw_bytes
 		FROM sync.resources r, LATERAL (
-			SELECT FROM sync.patient_links p
+			SELECT p.profile_id FROM sync.patient_links p
 			WHERE p.org_id = $1 AND p.connection_id = $2 AND p.ehr_id = r.waits_for_patient LIMIT 1) AS p, LATERAL (
 			SELECT l.version_id, l.raw, l.raw_bytes FROM sync.landing l WHERE l.org_id = $1 AND l.landing_id = r.landing_id LIMIT 1) AS l
 		WHERE r.org_id = $1 AND r.connection_id = $2 AND r.resource_type = $3 AND r.waits_for_patient IS NOT NULL AND l.raw IS NOT NULL
+			AND NOT EXISTS (SELECT FROM cura.withheld w
+				WHERE w.org_id = $1 AND w.connection_id = $2 AND w.profile_id = p.profile_id AND $3 = ANY (w.types))
 		LIMIT $4`, tx.org, pass.Connection, pass.Type, limit)
 	if err != nil {
 		return nil, err

@@ -20,6 +20,8 @@ type Pause struct {
 	By string `json:"by"`
 	// Reason is what they said; it may be empty.
 	Reason string `json:"reason,omitempty"`
+	// Halt: it is a kill switch, which starter unhalt lifts.
+	Halt bool `db:"-" json:"halt,omitempty"`
 }
 
 const pauseColumns = `resource_type, since, paused_by, reason`
@@ -70,18 +72,18 @@ func (tx *Tx) Pauses(ctx context.Context, id cura.ConnectionID) ([]Pause, error)
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[Pause])
 }
 
-// Paused finds the pause that keeps a type from being read: the whole connection's, or else the type's own. nil: it may
-// be read.
+// Paused finds what keeps a type from being read: a kill switch, else the pause of the whole connection, else the type's
+// own. nil: it may be read.
 func (tx *Tx) Paused(ctx context.Context, id cura.ConnectionID, t cura.ResourceType) (*Pause, error) {
-	rows, err := tx.tx.Query(ctx, `
-		SELECT `+pauseColumns+` FROM sync.pauses
-		WHERE org_id = $1 AND connection_id = $2 AND resource_type IN ('', $3) ORDER BY resource_type LIMIT 1`, tx.org, id, t)
-	if err != nil {
-		return nil, err
-	}
-	pause, err := pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByPos[Pause])
+	var p Pause
+	err := tx.tx.QueryRow(ctx, `
+		SELECT true AS halt, '' AS resource_type, since, actor, reason FROM sync.halts
+		WHERE org_id = $1 AND what = 'pulls' AND lifted_at IS NULL AND (connection_id IS NULL OR connection_id = $2)
+		UNION ALL
+		SELECT false, `+pauseColumns+` FROM sync.pauses WHERE org_id = $1 AND connection_id = $2 AND resource_type IN ('', $3)
+		ORDER BY halt DESC, resource_type, since LIMIT 1`, tx.org, id, t).Scan(&p.Halt, &p.Type, &p.Since, &p.By, &p.Reason)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil //nolint:nilnil // that nothing is paused is an answer, not an error
 	}
-	return pause, err
+	return &p, err
 }

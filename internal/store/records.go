@@ -83,6 +83,7 @@ func (tx *Tx) Candidates(ctx context.Context, connection cura.ConnectionID, stra
 // putRecords writes the Cura rows of the items that are stored, newest wins.
 func (tx *Tx) putRecords(batch *pgx.Batch, pass Pass, mappingVersion string, items []Item, landed map[string]int64) error {
 	tables := map[string][]clinicalRow{}
+	var consenting []string
 	for _, it := range items {
 		if it.Outcome != Stored {
 			continue
@@ -98,6 +99,7 @@ func (tx *Tx) putRecords(batch *pgx.Batch, pass Pass, mappingVersion string, ite
 			if err := tx.putConsent(batch, head); err != nil {
 				return err
 			}
+			consenting = append(consenting, string(it.Profile))
 		default:
 			table, row, err := clinical(head)
 			if err != nil {
@@ -105,6 +107,9 @@ func (tx *Tx) putRecords(batch *pgx.Batch, pass Pass, mappingVersion string, ite
 			}
 			tables[table] = append(tables[table], row)
 		}
+	}
+	if len(consenting) > 0 {
+		haltPulled(batch, tx.org, consenting)
 	}
 	for table, rows := range tables {
 		tx.putClinical(batch, table, pass, mappingVersion, rows)
@@ -173,6 +178,8 @@ func (tx *Tx) putProfile(batch *pgx.Batch, h recordHead) error {
 	return nil
 }
 
+// putConsent logs a version of a consent. The events that Cura has written itself come back with the pull: they are landed, and
+// are no consents of the patient's.
 func (tx *Tx) putConsent(batch *pgx.Batch, h recordHead) error {
 	c := h.item.Record.Consent
 	record, err := json.Marshal(c)
@@ -183,9 +190,12 @@ func (tx *Tx) putConsent(batch *pgx.Batch, h recordHead) error {
 	batch.Queue(`
 		INSERT INTO cura.consent_log (org_id, connection_id, ehr_id, profile_id, entered_in_error, last_updated, landing_id,
 			mapping_version, status, root_type, starts_at, ends_at, record)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT (org_id, landing_id) DO NOTHING`,
+		SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::json
+		WHERE $14 = '' OR NOT EXISTS (
+			SELECT FROM push.ledger WHERE org_id = $1 AND connection_id = $2 AND resource = 'Consent' AND artefact_id || '.' || artefact_version = $14)
+		ON CONFLICT (org_id, landing_id) DO NOTHING`,
 		tx.org, h.pass.Connection, h.item.EHRID, h.item.Profile, h.item.Record.EnteredInError, h.item.LastUpdated, h.landing,
-		h.mappingVersion, c.Status, c.RootType, starts, ends, string(record))
+		h.mappingVersion, c.Status, c.RootType, starts, ends, string(record), h.item.Record.WrittenAs)
 	return nil
 }
 

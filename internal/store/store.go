@@ -22,6 +22,8 @@ import (
 // Store is a pool of connections that log in as cura_worker, which by itself may do nothing.
 type Store struct {
 	pool *pgxpool.Pool
+	// sends holds the transactions of sends under way (OpenSends): its size is how many there can be.
+	sends *pgxpool.Pool
 	// encoder compresses landed resources; EncodeAll may be called from many goroutines at once.
 	encoder *zstd.Encoder
 	decoder *zstd.Decoder
@@ -75,6 +77,9 @@ func (s *Store) Pack(raw []byte) []byte { return s.encoder.EncodeAll(raw, nil) }
 // Close waits for transactions in flight and closes the pool.
 func (s *Store) Close() {
 	s.pool.Close()
+	if s.sends != nil {
+		s.sends.Close()
+	}
 	s.decoder.Close()
 }
 
@@ -190,7 +195,7 @@ func translate(err error) error {
 			kind = fault.Conflict
 		case pg.Code[:2] == "22" || pg.Code[:2] == "54" || pg.Code == "23502" || pg.Code == "23514":
 			kind = fault.Data // a value that the tables can't hold
-		case pg.Code[:2] == "08" || pg.Code[:2] == "57" || pg.Code[:2] == "53" || pg.Code[:2] == "40":
+		case pg.Code[:2] == "08" || pg.Code[:2] == "57" || pg.Code[:2] == "53" || pg.Code[:2] == "40" || pg.Code == "55P03" || pg.Code[:2] == "25":
 			kind = fault.Unavailable
 		}
 		detail := "SQLSTATE " + pg.Code

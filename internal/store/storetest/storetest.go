@@ -21,6 +21,7 @@ import (
 // Cluster is a private PostgreSQL cluster with a migrated template database.
 type Cluster struct {
 	server *stack.Postgres
+	config stack.PostgresConfig
 	made   atomic.Int64
 	// creating keeps CREATE DATABASE to one at a time: the template may have no other user.
 	creating sync.Mutex
@@ -30,11 +31,12 @@ const template = "cura_template"
 
 // Start starts a cluster in dir. Stop it when the tests are over, which TestMain knows.
 func Start(ctx context.Context, dir string) (*Cluster, error) {
-	server, err := stack.StartPostgres(ctx, stack.PostgresConfig{Dir: dir, Log: filepath.Join(dir, "postgres.log"), Fast: true})
+	config := stack.PostgresConfig{Dir: dir, Log: filepath.Join(dir, "postgres.log"), Fast: true}
+	server, err := stack.StartPostgres(ctx, config)
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{server: server}
+	c := &Cluster{server: server, config: config}
 	if err := c.prepare(ctx); err != nil {
 		_ = server.Stop()
 		return nil, err
@@ -54,6 +56,25 @@ func (c *Cluster) prepare(ctx context.Context) error {
 	}
 	_, err = store.Migrate(ctx, c.server.URL("cura_migrator", template))
 	return err
+}
+
+// Restart stops the cluster, which ends every session, and starts it again where it was. Only a test that has a cluster of
+// its own may do that.
+func (c *Cluster) Restart(ctx context.Context) error {
+	config := c.config
+	config.Port = c.server.Port()
+	if err := c.server.Stop(); err != nil {
+		return err
+	}
+	server, err := stack.StartPostgres(ctx, config)
+	if err != nil {
+		return err
+	}
+	c.server = server
+	if server.Port() != config.Port {
+		return fmt.Errorf("PostgreSQL's port %d was taken while it was restarted", config.Port)
+	}
+	return nil
 }
 
 // Stop stops the cluster.
