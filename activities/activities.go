@@ -12,6 +12,7 @@ import (
 
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/cura-health/ehr-sync/internal/config"
 	"github.com/cura-health/ehr-sync/internal/cura"
@@ -35,6 +36,9 @@ type Activities struct {
 	deliveries *deliveries
 	pacing     pacing
 	metrics    *metrics.Recorder
+	// sends are the writes under way (relay.go); sendSlots is held for each, since each holds a database session.
+	sends     sends
+	sendSlots *semaphore.Weighted
 	// cpu is held while resources are validated and mapped.
 	cpu processors
 	log *slog.Logger
@@ -62,6 +66,7 @@ func New(s *store.Store, sealer *secrets.Sealer, cfg config.Config, temporal cli
 		store: s, sealer: sealer, cfg: cfg, temporal: temporal, validator: validator, log: log,
 		webhook:    &http.Client{Timeout: 10 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 		deliveries: newDeliveries(),
+		sendSlots:  semaphore.NewWeighted(int64(cfg.SendSlots)),
 		cpu:        newProcessors(),
 		clients:    map[cura.ConnectionID]openClient{},
 	}, nil

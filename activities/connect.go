@@ -78,11 +78,14 @@ func (a *Activities) connect(ctx context.Context, t Target) (store.ConnectionSta
 	if err != nil {
 		return conn, openClient{}, err
 	}
+	if conn.RemovedAt != nil {
+		return conn, openClient{}, fault.Newf("opening the connection", fault.NotFound, "connection %s has been removed", t.Connection)
+	}
 	version := strconv.FormatInt(conn.SettingsVersion, 10)
 	a.mu.Lock()
 	open, ok := a.clients[t.Connection]
 	a.mu.Unlock()
-	if ok && open.version == version && conn.RemovedAt == nil {
+	if ok && open.version == version {
 		return conn, open, nil
 	}
 	conn, cfg, err := a.settings(ctx, t)

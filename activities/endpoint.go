@@ -57,7 +57,7 @@ func (a *Activities) RunEndpointTest(ctx context.Context, in Target, actor strin
 	if err != nil {
 		return cura.EndpointReport{}, err
 	}
-	options := ehr.TestOptions{Types: conn.Types, Profile: cfg.Profile, Overrides: conn.Strategies}
+	options := ehr.TestOptions{Types: conn.Types, Profile: cfg.Profile, Overrides: conn.Strategies, Deliveries: conn.DeliveredBy(cura.RouteFHIR)}
 	err = a.store.InOrg(ctx, in.Org, func(tx *store.Tx) error {
 		members, err := tx.Members(ctx, in.Connection, "", 1)
 		if len(members) > 0 {

@@ -85,3 +85,11 @@ func DetailsOf(err error) Details {
 	}
 	return Details{Kind: fault.Unknown, Detail: "an activity failed"}
 }
+
+// retryAfter is how long the EHR asks to be left alone; 0 where it doesn't say.
+func retryAfter(err error) time.Duration {
+	if f, ok := errors.AsType[*fault.Error](err); ok {
+		return f.RetryAfter
+	}
+	return 0
+}

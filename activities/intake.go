@@ -36,6 +36,10 @@ type intake struct {
 	base string
 	// serverTime is the server's clock when it served the page; zero: unknown.
 	serverTime time.Time
+	// policy is the connection's for pulling; empty in a pilot.
+	policy cura.PullConsent
+	// leftOut are the patients of whom settle has withheld something because of their consents, by EHR id.
+	leftOut []string
 	// known are patients of this very reading, who have no link in the database yet.
 	known map[string]store.LinkState
 	// decisions are how each patient of the page was matched, by EHR id; the pilot reports them.
@@ -101,7 +105,10 @@ func (in *intake) settle(ctx context.Context, items []store.Item) error {
 			items[i].Outcome = items[i].Mapped
 		}
 	}
-	return in.tie(ctx, items)
+	if err := in.tie(ctx, items); err != nil {
+		return err
+	}
+	return in.withhold(ctx, items)
 }
 
 // again decides about resources that have landed before.
@@ -116,7 +123,10 @@ func (in *intake) again(ctx context.Context, items []store.Item) ([]store.Item, 
 	for _, it := range all {
 		it.Outcome = it.Mapped
 	}
-	return items, in.tie(ctx, items)
+	if err := in.tie(ctx, items); err != nil {
+		return nil, err
+	}
+	return items, in.withhold(ctx, items)
 }
 
 // heads reads what the database holds of the items.
@@ -255,7 +265,7 @@ func (in *intake) readOne(it *store.Item) {
 			reject(it, store.Reason{Path: path, Text: "can't be mapped"})
 		}
 	}()
-	if err := in.a.validator.Validate(it.Raw); err != nil {
+	if err := in.a.validator.Validate(it.Raw); err != nil && !in.modified(it.Raw) {
 		reject(it, invalid(path, err)...)
 		return
 	}

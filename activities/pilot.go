@@ -190,8 +190,9 @@ func (p *pilot) patient(ctx context.Context, slot store.PilotSlot) (*cura.PilotP
 func (p *pilot) read(ctx context.Context, patient string, report *cura.PilotPatient) ([]part, error) {
 	var parts []part
 	known := map[string]store.LinkState{}
-	for _, t := range cura.ResourceTypes() {
-		if !p.wants(t) {
+	var withheld []cura.ResourceType
+	for _, t := range p.types() {
+		if !p.wants(t) || slices.Contains(withheld, t) {
 			continue
 		}
 		entries, more, err := p.entries(ctx, t, patient)
@@ -203,6 +204,9 @@ func (p *pilot) read(ctx context.Context, patient string, report *cura.PilotPati
 		case t == cura.Patient && ofPatient(kind):
 			report.Match, report.MatchReason = rejected, fault.Public(err)
 			return nil, nil
+		case t == cura.Consent && kind != fault.Unsupported && store.ConsentScoped(p.conn.PullConsent, cura.Observation):
+			report.Rejected = append(report.Rejected, "Consent can't be read, so no clinical type is: "+fault.Public(err))
+			return parts, nil
 		case t != cura.Patient && TypeOff(kind):
 			continue // the endpoint test has switched the type off, or will
 		case ofPatient(kind), t != cura.Patient && kind == fault.Transient:
@@ -228,6 +232,14 @@ func (p *pilot) read(ctx context.Context, patient string, report *cura.PilotPati
 			}
 		}
 		parts = append(parts, part{pass, items, in.decisions})
+		if t == cura.Patient || t == cura.Consent {
+			if withheld, err = p.withheld(ctx, parts); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if len(withheld) > 0 {
+		report.Notes = append(report.Notes, fmt.Sprintf("%d clinical types aren't read, by the patient's consents", len(withheld)))
 	}
 	return parts, nil
 }

@@ -161,6 +161,9 @@ func (p *puller) read(ctx context.Context) (end, error) {
 	if len(p.in.Patients) > 0 || p.choice.Strategy.ByPatient() {
 		return p.readPatients(ctx)
 	}
+	if stop, e, err := p.catchUp(ctx); stop || err != nil {
+		return e, err
+	}
 	return p.readSystem(ctx)
 }
 

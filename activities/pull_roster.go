@@ -77,8 +77,12 @@ func (p *puller) members(ctx context.Context, after string) (members []store.Mem
 	return members, err
 }
 
-// batch reads patients side by side.
+// batch reads patients side by side, but for those whose consents keep the type from being pulled.
 func (p *puller) batch(ctx context.Context, members []store.Member) (end, error) {
+	members, err := p.permitting(ctx, members)
+	if err != nil {
+		return end{}, err
+	}
 	var mu sync.Mutex
 	var e end
 	failed := 0
@@ -124,6 +128,8 @@ type visit struct {
 	candidate time.Time
 	// narrowed says that less was asked for than all of the patient.
 	narrowed bool
+	// withheld says that something was kept out because of the patient's consents, which have changed meanwhile.
+	withheld bool
 }
 
 func (v *visit) read(ctx context.Context) (wait time.Duration, err error) {
@@ -132,7 +138,7 @@ func (v *visit) read(ctx context.Context) (wait time.Duration, err error) {
 	} else {
 		wait, err = v.search(ctx)
 	}
-	if wait > 0 || err != nil || v.pass.Partition == "" || v.in.part() || v.comparing {
+	if wait > 0 || err != nil || v.pass.Partition == "" || v.in.part() || v.comparing || v.withheld {
 		return wait, err
 	}
 	seen := make([]string, 0, len(v.seen))
@@ -294,18 +300,22 @@ func (v *visit) take(ctx context.Context, page ehr.Page, bad ...store.Item) erro
 		return err
 	}
 	for i := range items {
-		v.withhold(&items[i])
+		v.ofAnother(&items[i])
+	}
+	items = append(items, bad...)
+	if err := v.sink.take(ctx, v.pass, page, items, store.Advance{Keep: true}); err != nil {
+		return err
+	}
+	for i := range items {
 		v.seen[items[i].EHRID] = true
+		v.withheld = v.withheld || items[i].Outcome == store.Withheld && items[i].Mapped != store.Withheld
 	}
-	for i := range bad {
-		v.seen[bad[i].EHRID] = true
-	}
-	return v.sink.take(ctx, v.pass, page, append(items, bad...), store.Advance{Keep: true})
+	return nil
 }
 
-// withhold keeps out what belongs to another patient than was asked for: the server has given away what it mustn't, and
+// ofAnother keeps out what belongs to another patient than was asked for: the server has given away what it mustn't, and
 // Cura doesn't keep it.
-func (v *visit) withhold(it *store.Item) {
+func (v *visit) ofAnother(it *store.Item) {
 	if it.Mapped == store.Stored && it.Record.PatientEHRID != v.member.EHRID {
 		it.Mapped, it.Raw = store.Withheld, nil
 	}

@@ -29,6 +29,8 @@ type BeginResult struct {
 	Paused []cura.ResourceType `json:"paused,omitempty"`
 	// ByPatient says that some type is read patient by patient, so that the roster must be looked after first.
 	ByPatient bool `json:"by_patient,omitempty"`
+	// ConsentFirst says that Consent must be read before the clinical types, since it says whose may be read.
+	ConsentFirst bool `json:"consent_first,omitempty"`
 }
 
 // BeginRun records that a run has begun. Types that are switched off are read too: that is how they are probed.
@@ -43,6 +45,7 @@ func (a *Activities) BeginRun(ctx context.Context, in BeginInput) (BeginResult, 
 	if err != nil {
 		return result, temporalError(ctx, err)
 	}
+	result.ConsentFirst = slices.Contains(conn.Types, cura.Consent) && conn.PullConsent != "" && conn.PullConsent != cura.PullConsentNone
 	vendor, vendorErr := vendorOf(conn.Connection) // a broken profile is told by the reading of each type
 	for _, t := range cura.ResourceTypes() {
 		if !slices.Contains(conn.Types, t) || len(in.Types) > 0 && !slices.Contains(in.Types, t) {

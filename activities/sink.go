@@ -28,6 +28,7 @@ type landing struct{ p *puller }
 func (p *puller) intake(serverTime time.Time) *intake {
 	return &intake{
 		a: p.a, pass: p.pass, target: p.in.Target, live: p.in.Target, strategy: p.conn.Match, base: p.conn.BaseURL, serverTime: serverTime,
+		policy: p.conn.PullConsent,
 	}
 }
 
@@ -48,6 +49,11 @@ func (l landing) take(ctx context.Context, pass store.Pass, page ehr.Page, items
 			var err error
 			if counts, err = tx.ApplyPage(ctx, pass, mappings.Version, items, advance); err != nil {
 				return err
+			}
+			if len(in.leftOut) > 0 && pass.Partition == "" {
+				if err := tx.LeaveOut(ctx, pass, in.leftOut); err != nil {
+					return err
+				}
 			}
 			return tx.Met(ctx, pass, items)
 		})
@@ -80,8 +86,11 @@ func (p *puller) write(ctx context.Context, in *intake, items []store.Item, fn f
 // comparison compares pages with Cura's tables, and writes nothing but what differs.
 type comparison struct{ p *puller }
 
-func (c comparison) prepare(_ context.Context, page ehr.Page) ([]store.Item, error) {
+func (c comparison) prepare(ctx context.Context, page ehr.Page) ([]store.Item, error) {
 	in := c.p.intake(page.ServerTime)
+	if store.ConsentScoped(in.policy, c.p.in.Type) {
+		return in.prepare(ctx, page.Entries) // whose each is decides
+	}
 	items := make([]store.Item, len(page.Entries))
 	for i, e := range page.Entries {
 		items[i] = in.newItem(e)
@@ -89,9 +98,29 @@ func (c comparison) prepare(_ context.Context, page ehr.Page) ([]store.Item, err
 	return items, nil
 }
 
-func (c comparison) take(ctx context.Context, pass store.Pass, _ ehr.Page, items []store.Item, advance store.Advance) error {
+// take notes what differs. That Cura lacks what it withholds is no difference.
+func (c comparison) take(ctx context.Context, pass store.Pass, page ehr.Page, items []store.Item, advance store.Advance) error {
 	advance.Part = true
-	err := c.p.inOrg(ctx, func(tx *store.Tx) error { return tx.ComparePage(ctx, pass, items, advance) })
+	in := c.p.intake(page.ServerTime)
+	if store.ConsentScoped(in.policy, pass.Type) {
+		if err := in.settle(ctx, items); err != nil {
+			return err
+		}
+	}
+	err := c.p.inOrg(ctx, func(tx *store.Tx) error {
+		if err := tx.ComparePage(ctx, pass, items, advance); err != nil {
+			return err
+		}
+		for i := range items {
+			if items[i].Outcome != store.Withheld {
+				continue
+			}
+			if err := tx.DropDifference(ctx, pass.Run, store.Difference{Type: pass.Type, EHRID: items[i].EHRID}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	if err == nil {
 		c.p.add(cura.Counts{Served: len(items)})
 		c.p.pages.Add(1)

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync"
 	"syscall"
 	"time"
 
@@ -72,6 +73,9 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer db.Close()
+	if err := db.OpenSends(ctx, cfg.SendSlots); err != nil {
+		return err
+	}
 	recorder, err := metrics.New()
 	if err != nil {
 		return err
@@ -101,7 +105,12 @@ func run(ctx context.Context) error {
 		}
 	}
 	log.InfoContext(ctx, "worker started")
+	relaying, stopRelay := context.WithCancel(ctx)
+	var relay sync.WaitGroup
+	relay.Go(func() { acts.Relay(relaying, startDelivery) })
 	err = serveHealth(ctx, cfg.HealthAddr, recorder.Handler(), log)
+	stopRelay()
+	relay.Wait()
 	for _, w := range workers {
 		w.Stop()
 	}
@@ -138,10 +147,11 @@ func newWorkers(temporal client.Client, acts *activities.Activities, bulkSlots i
 	interactive.RegisterWorkflow(workflows.Backfill)
 	interactive.RegisterWorkflow(workflows.IncrementalSync)
 	interactive.RegisterWorkflow(workflows.Reconcile)
+	interactive.RegisterWorkflow(workflows.Delivery)
 	// A person may wait for a sync of single patients: PullType is here as well.
 	for _, activity := range []any{
 		acts.PullType, acts.TestEndpoint, acts.RefreshRoster, acts.RunPilot, acts.PurgePilot, acts.BeginRun, acts.FinishRun, acts.GiveUp, acts.RecordStanding,
-		acts.EvaluateWindow, acts.EnableSchedule, acts.PauseSchedule, acts.DeleteSchedule,
+		acts.EvaluateWindow, acts.Deliver, acts.EnableSchedule, acts.PauseSchedule, acts.DeleteSchedule,
 	} {
 		interactive.RegisterActivity(activity)
 	}

@@ -48,6 +48,15 @@ func PatientSyncID(c cura.ConnectionID, patient string) string {
 // RangeSyncID is the id of a run that reads a range again.
 func RangeSyncID(c cura.ConnectionID) string { return "sync/" + string(c) + "/range" }
 
+// DeliveryID is the id of the queue of a patient link at a connection.
+func DeliveryID(c cura.ConnectionID, link string) string { return "delivery/" + string(c) + "/" + link }
+
+// Signals of Delivery: both only wake it; what is to be done, and the halt, are in the database.
+const (
+	SignalOutboxReady    = "outbox-ready"
+	SignalConsentRevoked = "consent-revoked"
+)
+
 // ScheduleID is the id of a connection's schedule.
 func ScheduleID(c cura.ConnectionID) string { return "sync/" + string(c) }
 

@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"slices"
 	"time"
 
 	"go.temporal.io/sdk/temporal"
@@ -26,7 +27,8 @@ const yieldPause = 2 * time.Second
 // resumePoll is how often a paused backfill looks whether it may go on, where no signal tells it.
 const resumePoll = time.Minute
 
-// reader reads the types of one run: Patient first, since everything hangs on patients, then the others side by side.
+// reader reads the types of one run: Patient first, since everything hangs on patients, then Consent where it says whose clinical
+// types may be read, then the others side by side.
 type reader struct {
 	target activities.Target
 	run    string
@@ -44,6 +46,8 @@ type reader struct {
 	// needPatients stops the run when Patient doesn't come to its end: a first read without patients would set every
 	// record aside.
 	needPatients bool
+	// consentFirst is BeginRun's to say; the result in an older history doesn't, and replays as it went.
+	consentFirst bool
 	// stopped says that the history has grown long: the run goes on in a new one.
 	stopped bool
 	// resumes counts the signals that say that an operator has resumed the connection.
@@ -71,6 +75,7 @@ func (r *reader) begin(ctx workflow.Context, types []cura.ResourceType) ([]cura.
 	if err != nil {
 		return nil, err
 	}
+	r.consentFirst = begun.ConsentFirst
 	for _, t := range begun.Paused {
 		r.ended[t] = paused(t)
 	}
@@ -132,6 +137,12 @@ func (r *reader) read(ctx workflow.Context, types []cura.ResourceType) error {
 			return nil
 		}
 	}
+	if r.consentFirst {
+		var err error
+		if types, err = r.readConsent(ctx, types); err != nil || r.stopped {
+			return err
+		}
+	}
 	slots := workflow.NewSemaphore(ctx, readers)
 	group := workflow.NewWaitGroup(ctx)
 	var cancelled error
@@ -151,6 +162,29 @@ func (r *reader) read(ctx workflow.Context, types []cura.ResourceType) error {
 	}
 	group.Wait(ctx)
 	return cancelled
+}
+
+// readConsent reads Consent before the clinical types, and gives those. Where it can't be read nobody knows who denies, so they
+// aren't read either; of an EHR that has no Consents, Cura's own decide.
+func (r *reader) readConsent(ctx workflow.Context, types []cura.ResourceType) ([]cura.ResourceType, error) {
+	if i := slices.Index(types, cura.Consent); i >= 0 {
+		if err := r.readType(ctx, cura.Consent); err != nil {
+			return nil, err
+		}
+		types = slices.Delete(slices.Clone(types), i, i+1)
+	}
+	d, ended := r.ended[cura.Consent]
+	if !ended || d.Kind == fault.Unsupported {
+		return types, nil
+	}
+	kind, fix := d.Kind, d.Fix
+	if activities.TypeOff(kind) {
+		kind, fix = fault.Config, "Ask the hospital to let Consent be read, or change the policy: starter connection edit --pull-consent"
+	}
+	for _, t := range types {
+		r.ended[t] = activities.Details{Kind: kind, Detail: "not read, because Consent wasn't: " + d.Detail, Fix: fix}
+	}
+	return nil, nil
 }
 
 // readType reads one type to its end, chunk by chunk.

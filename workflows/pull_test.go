@@ -384,3 +384,40 @@ func TestAComparisonGoesThroughTheTypesAndTellsWhatItCouldnt(t *testing.T) {
 	require.Equal(t, cura.Encounter, r.Ended[0].Type)
 	require.Equal(t, cura.RunReconcile, w.begun[0].Kind)
 }
+
+// TestConsentIsReadBeforeTheClinicalTypes: it says whose may be read; where it can't be read, they aren't.
+func TestConsentIsReadBeforeTheClinicalTypes(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		fails fault.Kind
+		read  []cura.ResourceType
+		kind  fault.Kind
+	}{
+		"read":                      {"", []cura.ResourceType{cura.Patient, cura.Consent, cura.Observation}, ""},
+		"the EHR has none":          {fault.Unsupported, []cura.ResourceType{cura.Patient, cura.Consent, cura.Observation}, ""},
+		"forbidden":                 {fault.Scope, []cura.ResourceType{cura.Patient, cura.Consent}, fault.Config},
+		"the EHR fails":             {fault.Transient, []cura.ResourceType{cura.Patient, cura.Consent}, fault.Transient},
+		"another run is reading it": {fault.Busy, []cura.ResourceType{cura.Patient, cura.Consent}, fault.Busy},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.types = []cura.ResourceType{cura.Patient, cura.Observation, cura.Consent}
+			w.consentFirst = true
+			var read []cura.ResourceType
+			w.pull = func(in activities.PullInput, _ int) (activities.PullResult, error) {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				read = append(read, in.Type)
+				if in.Type == cura.Consent && c.fails != "" {
+					return activities.PullResult{}, refuses(c.fails, "it can't be read")
+				}
+				return activities.PullResult{Done: true}, nil
+			}
+			w.env.ExecuteWorkflow(workflows.IncrementalSync, workflows.SyncInput{Target: target()})
+			require.NoError(t, w.env.GetWorkflowError())
+			require.Equal(t, c.read, read)
+			require.Equal(t, c.kind, w.finished[0].Ended[cura.Observation].Kind)
+		})
+	}
+}

@@ -47,6 +47,8 @@ type world struct {
 	reconcile func(in activities.ReconcileInput, call int) (activities.ReconcileResult, error)
 	// paused are the types that BeginRun leaves out.
 	paused []cura.ResourceType
+	// consentFirst has Consent read before the clinical types.
+	consentFirst bool
 	// act is what becomes of PurgePilot and of what is done to the schedule.
 	act func(name string, call int) error
 }
@@ -112,7 +114,7 @@ func (w *world) register() {
 	})
 	add("BeginRun", func(_ context.Context, in activities.BeginInput) (activities.BeginResult, error) {
 		w.call("BeginRun", func() { w.begun = append(w.begun, in) })
-		return activities.BeginResult{Types: w.types, Paused: w.paused, ByPatient: w.byPatient}, nil
+		return activities.BeginResult{Types: w.types, Paused: w.paused, ByPatient: w.byPatient, ConsentFirst: w.consentFirst}, nil
 	})
 	add("RefreshRoster", func(context.Context, activities.Target) (activities.RosterResult, error) {
 		return w.roster(w.call("RefreshRoster", nil))
