@@ -120,6 +120,7 @@ func addConnection(c *cli.Context) error {
 	}
 	name := org.Name + "/" + conn.Name
 	hintRoster(c, conn, name)
+	hintDeliveries(c, conn, name)
 	hint(c, "Next: starter test %s", name)
 	return printOne(c, map[string]string{"id": string(conn.ID), "org": org.Name, "name": conn.Name},
 		"Added connection "+name+" ("+string(conn.ID)+").")
@@ -162,6 +163,7 @@ func editConnection(c *cli.Context) error {
 		if old.EHRProfile != conn.EHRProfile {
 			hintRoster(c, conn, path(l))
 		}
+		hintDeliveries(c, conn, path(l))
 		next := "starter test " + path(l)
 		if old.Health == cura.HealthAttention {
 			next += ", then: starter retry " + path(l)

@@ -50,6 +50,9 @@ func applyProfile(c *cli.Context, conn *cura.Connection) (*profile.Profile, erro
 	if err := applyRosterSource(c, conn); err != nil {
 		return nil, err
 	}
+	if err := applyDeliveries(c, conn); err != nil {
+		return nil, err
+	}
 	if slices.Equal(conn.Scopes, before) {
 		conn.Scopes = defaultScopes(*conn)
 	}
@@ -181,8 +184,8 @@ func applyRosterSource(c *cli.Context, conn *cura.Connection) error {
 	}
 }
 
-// defaultScopes are the scopes without which a pull of the connection's types can't do, as its profile spells them; the
-// Group's too that feeds its roster.
+// defaultScopes are the scopes without which a pull of the connection's types and what it delivers by FHIR can't do, as its
+// profile spells them; the Group's too that feeds its roster.
 func defaultScopes(conn cura.Connection) []string {
 	p, err := unfilledProfile(conn)
 	if err != nil {
@@ -192,10 +195,13 @@ func defaultScopes(conn cura.Connection) []string {
 	if conn.RosterSource == cura.RosterGroup {
 		types = append(types, "Group")
 	}
-	if scopes := p.ScopesFor(types); scopes != nil {
-		return scopes
+	scopes := append([]string{}, p.ScopesFor(types)...)
+	for _, scope := range p.WriteScopes(conn.DeliveredBy(cura.RouteFHIR)) {
+		if !slices.Contains(scopes, scope) {
+			scopes = append(scopes, scope)
+		}
 	}
-	return []string{}
+	return scopes
 }
 
 // hintRoster tells who has chosen a profile that reads patient by patient what else it needs.

@@ -27,7 +27,7 @@ func settingFlags() []cli.Flag {
 		&cli.StringFlag{Name: "match", Usage: "how patients are matched: `mrn:SYSTEM`, national-id:SYSTEM or cura-id:SYSTEM"},
 		&cli.StringSliceFlag{Name: "types", Usage: "the resource types to pull: `A,B`", DefaultText: "all that Cura pulls"},
 		&cli.BoolFlag{Name: "insecure-loopback", Usage: "allow plain http to a loopback address, for rehearsals"},
-	}, profileFlags()...)
+	}, append(profileFlags(), deliveryFlags()...)...)
 }
 
 // applySettings puts the flags that were given over the settings of conn, and checks the whole. It sends nothing.

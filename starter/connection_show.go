@@ -41,6 +41,8 @@ type typeView struct {
 
 func (t typeView) state() string {
 	switch {
+	case t.Pause != nil && t.Pause.Halt:
+		return "halted since " + when(&t.Pause.Since)
 	case t.Pause != nil:
 		return "paused since " + when(&t.Pause.Since)
 	case t.OffSince != nil:
@@ -61,6 +63,8 @@ type testView struct {
 	At      time.Time    `json:"at"`
 	Verdict cura.Verdict `json:"verdict"`
 	Checks  int          `json:"checks"`
+	// Deliveries say for each kind that is to be delivered by FHIR whether the EHR takes it.
+	Deliveries []cura.DeliveryCheck `json:"deliveries,omitempty"`
 }
 
 // shownRuns is how many runs are shown of a connection.
@@ -148,7 +152,7 @@ func (s *session) lastTest(ctx context.Context, l store.Listed) (*testView, erro
 	var view testView
 	err := s.store.InOrg(ctx, l.Org, func(tx *store.Tx) error {
 		report, at, err := tx.EndpointTest(ctx, l.Connection)
-		view = testView{At: at, Verdict: report.Verdict(), Checks: len(report.Checks)}
+		view = testView{At: at, Verdict: report.Verdict(), Checks: len(report.Checks), Deliveries: report.Deliveries}
 		return err
 	})
 	if fault.Is(err, fault.NotFound) {
@@ -186,6 +190,12 @@ func showConnection(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
+		if t := v.EndpointTest; t != nil && len(t.Deliveries) > 0 {
+			fmt.Fprintln(c.App.Writer)
+			if err := printDeliveryChecks(c, t.Deliveries); err != nil {
+				return err
+			}
+		}
 		fmt.Fprintln(c.App.Writer)
 		return printTable(c, v.Runs, "No run yet.", append([]column[runView]{
 			{"run", func(r runView) string { return string(r.Kind) }},
@@ -193,6 +203,14 @@ func showConnection(c *cli.Context) error {
 			{"outcome", func(r runView) string { return r.Outcome }},
 		}, countColumns(func(r runView) cura.Counts { return r.Counts })...)...)
 	})
+}
+
+func printDeliveryChecks(c *cli.Context, checks []cura.DeliveryCheck) error {
+	return printTable(c, checks, "",
+		column[cura.DeliveryCheck]{"delivers", func(d cura.DeliveryCheck) string { return string(d.Kind) }},
+		column[cura.DeliveryCheck]{"as", func(d cura.DeliveryCheck) string { return orDash(d.Resource) }},
+		column[cura.DeliveryCheck]{"can", func(d cura.DeliveryCheck) string { return map[bool]string{true: "yes", false: "no"}[d.OK] }},
+		column[cura.DeliveryCheck]{"why", func(d cura.DeliveryCheck) string { return strings.TrimSpace(d.Why + " " + d.Fix) }})
 }
 
 // canMiss says what reading a type so can overlook, and which categories the server has refused.
@@ -260,6 +278,8 @@ func (v connectionView) settings() string {
 		"Profile     " + v.profile(),
 		"Pace        " + v.pace(),
 		fmt.Sprintf("Alerts      after %d failures in a row", v.Pace.AlertAfter),
+		"Delivers    " + v.deliveries(),
+		"Pulls need  " + v.pullConsent(),
 	}
 	if len(v.Roster.ReadBy) > 0 || v.Roster.Active() > 0 {
 		lines = append(lines, "Roster      "+v.Roster.members()+"; fed by "+v.Roster.source(), "Enrolments  "+v.Roster.enrolments())
@@ -273,6 +293,9 @@ func (v connectionView) settings() string {
 	lines = append(lines, "Phase       "+string(v.Phase), "Health      "+string(v.Health))
 	for _, pause := range pauseLines(v.Pauses) {
 		lines = append(lines, "Paused      "+pause)
+	}
+	for _, h := range v.Halts {
+		lines = append(lines, "Halted      "+haltText(h.Halt)+". Lift it with: "+h.Lift)
 	}
 	if v.RemovedAt != nil {
 		lines = append(lines, "Removed     "+when(v.RemovedAt))

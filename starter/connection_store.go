@@ -104,6 +104,7 @@ func (s *session) keepShadow(ctx context.Context, live cura.Connection) error {
 	}
 	shadow := live
 	shadow.OrgID, shadow.ClientID, shadow.TokenURL, shadow.CAPEM, shadow.Scopes = sandbox, "none", "", "", []string{}
+	shadow.Deliveries = nil // nor written
 	known, err := s.shadow(ctx, live.OrgID, live.ID)
 	switch {
 	case err == nil:
@@ -171,6 +172,10 @@ type connectionRow struct {
 	LastSync        *store.Run `json:"last_sync,omitempty"`
 	LastComplete    *time.Time `json:"last_complete_at,omitempty"`
 	OpenDeadLetters int        `json:"open_dead_letters"`
+	// Withheld is how many patients aren't read, by the connection's policy and their consents.
+	Withheld int `json:"withheld_patients,omitempty"`
+	// Halts are the kill switches that stand for it.
+	Halts []haltOf `json:"halts,omitempty"`
 }
 
 func (r connectionRow) path() string { return r.Org + "/" + r.Name }
@@ -215,6 +220,13 @@ func (s *session) connectionRow(ctx context.Context, l store.Listed) (connection
 				row.OpenDeadLetters++
 			}
 		}
+		if err != nil {
+			return err
+		}
+		if row.Withheld, err = tx.WithheldPatients(ctx, l.Connection); err != nil {
+			return err
+		}
+		row.Halts, err = haltsOf(ctx, tx, l)
 		return err
 	})
 	return row, err

@@ -84,10 +84,17 @@ func runDemo(ctx context.Context, c *cli.Context, d *devStack) error {
 		if err != nil {
 			return err
 		}
+		var delivery *deliverySummary
+		if status.Phase == cura.PhaseLive {
+			if delivery, err = m.push(ctx); err != nil {
+				return err
+			}
+		}
 		summary, err := m.summarize(ctx, status)
 		if err != nil {
 			return err
 		}
+		summary.Delivery = delivery
 		if err := m.printSummary(summary); err != nil {
 			return err
 		}
@@ -143,16 +150,22 @@ func poll(ctx context.Context, done func() (bool, error)) error {
 
 // command runs one command line as a person would, and shows it.
 func (m *demo) command(ctx context.Context, args ...string) error {
+	out, err := m.capture(ctx, args...)
+	for line := range strings.Lines(out) {
+		m.tell("  %s", strings.TrimRight(line, "\n"))
+	}
+	return err
+}
+
+// capture runs one command line, and gives what it prints.
+func (m *demo) capture(ctx context.Context, args ...string) (string, error) {
 	m.tell("\n$ starter %s", strings.Join(args, " "))
 	var out, errs bytes.Buffer
 	code := run(ctx, append([]string{"starter"}, args...), strings.NewReader(""), &out, &errs)
-	for line := range strings.Lines(out.String()) {
-		m.tell("  %s", strings.TrimRight(line, "\n"))
-	}
 	if code != exitDone && code != exitWaiting {
-		return fmt.Errorf("starter %s: %s", strings.Join(args[:min(2, len(args))], " "), strings.TrimSpace(errs.String()))
+		return out.String(), fmt.Errorf("starter %s: %s", strings.Join(args[:min(2, len(args))], " "), strings.TrimSpace(errs.String()))
 	}
-	return nil
+	return out.String(), nil
 }
 
 // prepare makes the org and the connection, or brings the connection of an earlier run up to date.
@@ -165,6 +178,7 @@ func (m *demo) prepare(ctx context.Context) error {
 	settings := []string{
 		"--base-url", m.sandbox.BaseURL(), "--client-id", m.sandbox.ClientID(),
 		"--secret-file", filepath.Join(m.shown, "client-secret"), "--ca-file", filepath.Join(m.shown, "ca.pem"), "--match", match,
+		"--deliver", "note=fhir,diagnosis=fhir,procedure=fhir,consent-event=fhir",
 	}
 	switch _, err = m.session.store.FindConnection(ctx, demoRef); {
 	case err == nil:

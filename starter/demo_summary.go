@@ -33,6 +33,8 @@ type summary struct {
 	Pilot     activities.PilotResult `json:"pilot"`
 	// Monitoring is the window, as it stood at its end.
 	Monitoring workflows.Window `json:"monitoring"`
+	// Delivery is what this run pushed; absent where the data has nobody to push for.
+	Delivery *deliverySummary `json:"delivery,omitempty"`
 	// WorkflowIDs are the workflows of this run: onboarding, backfill, and each sync.
 	WorkflowIDs     []string `json:"workflow_ids"`
 	TemporalUI      string   `json:"temporal_ui"`
@@ -124,6 +126,10 @@ func (m *demo) printSummary(s summary) error {
 		}
 		sort.Strings(others)
 		fmt.Fprintf(&b, "\nThe EHR also has what Cura doesn't pull: %s.\n", strings.Join(others, ", "))
+	}
+	if d := s.Delivery; d != nil {
+		fmt.Fprintf(&b, "\nPushed: %d confirmed, %d cancelled by the revocation, which halted after %.0f ms and was effective after %.0f ms; %d arrived after that.\n",
+			d.Confirmed, d.CancelledByConsent, d.HaltMS, d.EffectiveMS, d.ArrivedAfterRevocation)
 	}
 	fmt.Fprintf(&b, "\nPilot: %d patients: %d new, %d matched, %d ambiguous. Window: %d syncs, %d looks.\nTemporal Web UI: %s\n",
 		s.Pilot.Patients, s.Pilot.New, s.Pilot.Matched, s.Pilot.Ambiguous, s.Monitoring.Last.Syncs, s.Monitoring.Evaluations, s.TemporalUI)

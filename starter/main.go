@@ -102,6 +102,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		Commands: prepare([]*cli.Command{
 			orgCommand(), connectionCommand(), profilesCommand(), rosterCommand(), testCommand(), onboardCommand(), pilotCommand(),
 			retryCommand(), approveCommand(), extendCommand(), abortCommand(),
+			pushCommand(), deliveriesCommand(), consentCommand(), haltCommand(), unhaltCommand(),
 			syncCommand(), reconcileCommand(), pauseCommand(), resumeCommand(), statusCommand(), attentionCommand(), deadLettersCommand(),
 			devCommand(), sandboxCommand(), migrateCommand(), keygenCommand(), completionCommand(),
 		}),

@@ -27,6 +27,8 @@ func orgCommand() *cli.Command {
 				Description: example("starter org list"),
 				Action:      listOrgs,
 			},
+			policyCommand(),
+			operatorsCommand(),
 		},
 	}
 }

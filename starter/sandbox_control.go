@@ -24,6 +24,7 @@ func faultsCommand() *cli.Command {
 		Usage: "show or turn the knobs of a sandbox that runs",
 		Description: "Without --set and --clear it shows them. --set turns the knobs that it names; the others stay.\n\n" +
 			example("starter sandbox faults --control http://127.0.0.1:9444 --set '{\"revoked_client\":true}'",
+				"starter sandbox faults --control http://127.0.0.1:9444 --set '{\"writes\":{\"timeout_after_share\":0.1,\"error_before_share\":0.1}}'",
 				"starter sandbox faults --control http://127.0.0.1:9444 --clear"),
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "control", Value: "http://127.0.0.1:9444", Usage: "the control endpoint's `URL`, on this host"},

@@ -69,13 +69,20 @@ func instant(c *cli.Context, flag string) (*time.Time, error) {
 		at := time.Now().Add(-d).UTC()
 		return &at, nil
 	}
-	for _, layout := range []string{time.RFC3339Nano, time.DateOnly} {
-		if at, err := time.Parse(layout, text); err == nil {
-			at = at.UTC()
-			return &at, nil
-		}
+	if at, ok := parseInstant(text); ok {
+		return &at, nil
 	}
 	return nil, usagef("--%s is neither a date (2026-03-01), nor an instant with a zone (2026-03-01T08:00:00Z), nor how long ago (36h)", flag)
+}
+
+// parseInstant reads a date, which stands for its midnight in UTC, or an instant with a zone.
+func parseInstant(text string) (at time.Time, ok bool) {
+	for _, layout := range []string{time.RFC3339Nano, time.DateOnly} {
+		if at, err := time.Parse(layout, strings.TrimSpace(text)); err == nil {
+			return at.UTC(), true
+		}
+	}
+	return time.Time{}, false
 }
 
 // onTypes runs fn on the connection that the command names, with the types that its flag --types names, none for all. The

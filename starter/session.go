@@ -79,7 +79,7 @@ func actor(c *cli.Context) string {
 			name = u.Username
 		}
 	}
-	return "asserted:" + name
+	return asserted + name
 }
 
 // sealer opens the key file.
@@ -142,6 +142,11 @@ func onDatabase(c *cli.Context, fn func(*session) error) error {
 	if err := noWords(c); err != nil {
 		return err
 	}
+	return onDatabaseWith(c, fn)
+}
+
+// onDatabaseWith runs fn for a command that has read its arguments.
+func onDatabaseWith(c *cli.Context, fn func(*session) error) error {
 	s, err := openSession(c)
 	if err != nil {
 		return err

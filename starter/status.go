@@ -52,6 +52,11 @@ func statusOfAll(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
+		for _, r := range rows {
+			for _, h := range r.Halts {
+				hint(c, "%s: halted: %s. Lift it with: %s", r.path(), haltText(h.Halt), h.Lift)
+			}
+		}
 		return printRows(c, rows, "There are no connections; add one with: starter connection add",
 			column[connectionRow]{"connection", connectionRow.path},
 			column[connectionRow]{"phase", func(r connectionRow) string { return string(r.Phase) }},
@@ -95,6 +100,8 @@ type statusView struct {
 	LastComplete    *time.Time                  `json:"last_complete_at,omitempty"`
 	OpenDeadLetters int                         `json:"open_dead_letters"`
 	Types           []typeView                  `json:"types"`
+	Halts           []haltOf                    `json:"halts,omitempty"`
+	Withheld        int                         `json:"withheld_patients,omitempty"`
 }
 
 func (s *session) statusOfOne(c *cli.Context, l store.Listed) error {
@@ -105,6 +112,7 @@ func (s *session) statusOfOne(c *cli.Context, l store.Listed) error {
 	v := statusView{
 		Connection: path(l), ID: l.Connection, Phase: row.Phase, Health: row.Health, WaitsFor: row.WaitsFor, Why: row.Why,
 		Commands: row.Commands, Source: "database", LastSync: row.LastSync, LastComplete: row.LastComplete, OpenDeadLetters: row.OpenDeadLetters,
+		Halts: row.Halts, Withheld: row.Withheld,
 	}
 	err = s.store.InOrg(c.Context, l.Org, func(tx *store.Tx) error {
 		v.Types, err = typeViews(c.Context, tx, row.ConnectionState)
@@ -182,6 +190,12 @@ func (v statusView) print(c *cli.Context) error {
 			fmt.Fprintf(w, " A run was last complete %s ago.", ago(*v.LastComplete))
 		}
 		fmt.Fprintln(w)
+	}
+	for _, h := range v.Halts {
+		fmt.Fprintf(w, "Halted: %s. Lift it with: %s\n", haltText(h.Halt), h.Lift)
+	}
+	if v.Withheld > 0 {
+		fmt.Fprintf(w, "%d patients aren't read, by their consents; see: starter connection show %s\n", v.Withheld, v.Connection)
 	}
 	if v.OpenDeadLetters > 0 {
 		fmt.Fprintf(w, "%d dead letters are open; see: starter dead-letters list\n", v.OpenDeadLetters)

@@ -51,6 +51,9 @@ func syncNow(c *cli.Context) error {
 		return err
 	}
 	return onTypes(c, func(s *session, l store.Listed, types []cura.ResourceType) error {
+		if err := s.pullsHalted(c.Context, l); err != nil {
+			return err
+		}
 		in := workflows.SyncInput{Target: target(l), Types: types, Since: asked.since, Until: asked.until}
 		if in.Patients, err = s.patients(c.Context, l, asked.patients); err != nil {
 			return err
