@@ -110,7 +110,9 @@ func commandsFor(l store.Listed, item store.OutboxItem) []string {
 		return []string{does("retry"), does("cancel")}
 	case cura.ItemManual:
 		return []string{does("show") + " --content", does("resolve") + " --written", does("cancel")}
-	case cura.ItemDelivered, cura.ItemHeld:
+	case cura.ItemHeld:
+		return []string{does("resolve") + " --written", "starter push retract " + path(l) + " " + item.ID}
+	case cura.ItemDelivered:
 		if !item.Artefact.Retracts {
 			return []string{"starter push retract " + path(l) + " " + item.ID}
 		}

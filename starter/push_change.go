@@ -46,7 +46,7 @@ func pushChangeCommands() []*cli.Command {
 			Name:      "resolve",
 			Usage:     "say what became of an item that the EHR may have, or that was handed over",
 			ArgsUsage: "[CONNECTION] ITEM",
-			Description: "Look at the EHR first. --written: it is there, or was handed over. --release: it isn't there and can't be coming; it is\n" +
+			Description: "Look at the EHR first. --written: it is there (of a held one: it is filed), or was handed over. --release: it isn't there and can't be coming; it is\n" +
 				"sent again.\n\n" +
 				example("starter push resolve "+id+" --written", "starter push resolve "+id+" --release"),
 			Flags: []cli.Flag{
@@ -171,6 +171,8 @@ func resolveItem(c *cli.Context) error {
 	}
 	return changeItem(c, audit.PushSettled, func(c *cli.Context, s *session, tx *store.Tx, item store.OutboxItem) (shown, did string, err error) {
 		switch {
+		case item.State == cura.ItemHeld && written && id == "":
+			return item.ID, "Item " + item.ID + " is filed.", tx.HandOver(c.Context, item, s.actor)
 		case item.State == cura.ItemManual && written && id == "":
 			return item.ID, "Item " + item.ID + " was handed over.", tx.HandOver(c.Context, item, s.actor)
 		case item.State == cura.ItemManual:

@@ -165,6 +165,8 @@ type ConsentHead struct {
 	Epoch int64 `json:"epoch"`
 	// Entry is the last entry of the log that the epoch stands for.
 	Entry int64 `json:"entry"`
+	// entries is how many entries there were up to it.
+	entries int
 	// Halted: a change is on its way; nothing is sent.
 	Halted bool `json:"halted"`
 	// NextAt is when time alone changes the decision.
@@ -195,8 +197,8 @@ func (s *Store) EnsureHead(ctx context.Context, org cura.OrgID, profile cura.Pro
 			return err
 		}
 		_, err = tx.tx.Exec(ctx, `
-			INSERT INTO cura.consent_heads (org_id, profile_id, entry_id)
-			SELECT $1, $2, coalesce((SELECT max(entry_id) FROM cura.consent_log WHERE org_id = $1 AND profile_id = $2), 0)
+			INSERT INTO cura.consent_heads (org_id, profile_id, entry_id, entries)
+			SELECT $1, $2, coalesce(max(entry_id), 0), count(*) FROM cura.consent_log WHERE org_id = $1 AND profile_id = $2
 			ON CONFLICT DO NOTHING`, org, profile)
 		return err
 	})

@@ -222,7 +222,7 @@ func (s *Store) SettleConsent(ctx context.Context, org cura.OrgID, profile cura.
 	}
 	for {
 		settled, err := s.settleOnce(ctx, org, profile, permits, patience)
-		if notAvailable(err) && ctx.Err() == nil {
+		if (notAvailable(err) || errors.Is(err, errOvertaken)) && ctx.Err() == nil {
 			continue
 		}
 		if err != nil || settled.Epoch == 0 {
@@ -241,6 +241,10 @@ func (s *Store) SettleConsent(ctx context.Context, org cura.OrgID, profile cura.
 	}
 }
 
+// errOvertaken says that a sender, let through before the halt, has promised its send since the revoker has waited for such
+// promises: it waits again. That ends, since nothing is let through any more.
+var errOvertaken = errors.New("a send was promised meanwhile")
+
 func (s *Store) settleOnce(ctx context.Context, org cura.OrgID, profile cura.ProfileID, permits Permits, patience time.Duration) (ConsentSettlement, error) {
 	var settled ConsentSettlement
 	err := s.InOrg(ctx, org, func(tx *Tx) error {
@@ -255,8 +259,8 @@ func (s *Store) settleOnce(ctx context.Context, org cura.OrgID, profile cura.Pro
 		}
 		var head ConsentHead
 		err = tx.tx.QueryRow(ctx, `
-			SELECT epoch, entry_id, next_at FROM cura.consent_heads WHERE org_id = $1 AND profile_id = $2 FOR UPDATE`, org, profile).
-			Scan(&head.Epoch, &head.Entry, &head.NextAt)
+			SELECT epoch, entry_id, entries, next_at FROM cura.consent_heads WHERE org_id = $1 AND profile_id = $2 FOR UPDATE`, org, profile).
+			Scan(&head.Epoch, &head.Entry, &head.entries, &head.NextAt)
 		if errors.Is(err, pgx.ErrNoRows) {
 			if err := tx.settlePulls(ctx, profile, nil); err != nil {
 				return err
@@ -361,8 +365,8 @@ func (tx *Tx) moveEpoch(ctx context.Context, profile cura.ProfileID, head *Conse
 	}
 	var batch pgx.Batch
 	batch.Queue(`
-		UPDATE cura.consent_heads SET epoch = $3, entry_id = $4, next_at = $5, changed_at = clock_timestamp() WHERE org_id = $1 AND profile_id = $2`,
-		tx.org, profile, head.Epoch, head.Entry, head.NextAt)
+		UPDATE cura.consent_heads SET epoch = $3, entry_id = $4, entries = $5, next_at = $6, changed_at = clock_timestamp()
+		WHERE org_id = $1 AND profile_id = $2`, tx.org, profile, head.Epoch, head.Entry, len(log), head.NextAt)
 	batch.Queue(`UPDATE cura.consent_halts SET effective_at = clock_timestamp(), epoch = $2 WHERE org_id = $1 AND halt_id = ANY($3::uuid[])`,
 		tx.org, head.Epoch, open)
 	if err := tx.tx.SendBatch(ctx, &batch).Close(); err != nil {
@@ -396,17 +400,8 @@ func (tx *Tx) cancelForbidden(ctx context.Context, profile cura.ProfileID, head 
 	}
 	n := 0
 	for _, item := range queued {
-		var before []ConsentEntry
-		var steps [][]ConsentEntry
-		for i, e := range log {
-			if e.ID <= head.Entry {
-				before = log[:i+1]
-			} else {
-				steps = append(steps, log[:i+1])
-			}
-		}
-		steps = append(steps, log)
-		if !permits(item.Artefact, policy, StandingConsents(before), head.lastMoment(now)).Allow {
+		before, steps := head.steps(log, item.CreatedAt)
+		if before != nil && !permits(item.Artefact, policy, StandingConsents(before), head.lastMoment(now)).Allow {
 			continue
 		}
 		for _, step := range steps {
@@ -414,7 +409,9 @@ func (tx *Tx) cancelForbidden(ctx context.Context, profile cura.ProfileID, head 
 			if decision.Allow {
 				continue
 			}
-			if err := tx.cancelByConsent(ctx, item, decision.Reason); err != nil {
+			if err := tx.cancelByConsent(ctx, item, decision.Reason); fault.Is(err, fault.Conflict) {
+				return 0, errOvertaken
+			} else if err != nil {
 				return 0, err
 			}
 			n++
@@ -423,6 +420,31 @@ func (tx *Tx) cancelForbidden(ctx context.Context, profile cura.ProfileID, head 
 	}
 	return n, nil
 }
+
+// steps gives the log as it was when the epoch began, and as it was after each entry since. An entry that has committed late, with
+// a number below others that were there before, can't be told from those: then before is nil, and the steps are all since the
+// item was queued.
+func (h ConsentHead) steps(log []ConsentEntry, queued time.Time) (before []ConsentEntry, steps [][]ConsentEntry) {
+	before = []ConsentEntry{}
+	for i, e := range log {
+		if e.ID <= h.Entry {
+			before = log[:i+1]
+		}
+	}
+	late := len(before) != h.entries
+	for i, e := range log {
+		if e.ID > h.Entry || late && e.LoggedAt.After(queued.Add(-commitSlack)) {
+			steps = append(steps, log[:i+1])
+		}
+	}
+	if late {
+		before = nil
+	}
+	return before, append(steps, log)
+}
+
+// commitSlack is how long a transaction that logs a consent may take.
+const commitSlack = time.Minute
 
 // lastMoment is when what the head stood for was still true: just before time changed it.
 func (h ConsentHead) lastMoment(now time.Time) time.Time {

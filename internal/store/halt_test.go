@@ -227,6 +227,26 @@ func TestARevocationThatIsTakenBackBeforeItIsSettledCancelsAllTheSame(t *testing
 	require.Equal(t, cura.ItemCancelled, o.again(t, queued).State)
 }
 
+func TestAnEntryThatCommitsLateCancelsAllTheSame(t *testing.T) {
+	t.Parallel()
+	o := newOutbox(t)
+	number := func(n int) {
+		superuser(t, o.db, `SELECT setval(pg_get_serial_sequence('cura.consent_log', 'entry_id'), $1)`, n)
+	}
+	number(100)
+	o.grant(t)
+	o.grant(t)
+	item := o.add(t, note("n1", 1))
+	// Their transactions took numbers before the grants did, and commit after those were settled.
+	number(1)
+	id := o.change(t, "", consent.Revocation(serverTime))
+	takenBack := consent.Revocation(serverTime)
+	takenBack.Status = "inactive"
+	o.change(t, id, takenBack)
+	require.Equal(t, 1, o.settle(t).Cancelled)
+	require.Equal(t, cura.ItemCancelled, o.again(t, item).State)
+}
+
 func TestAConsentThatEndsIsSettledInItsTime(t *testing.T) {
 	t.Parallel()
 	o := newOutbox(t)

@@ -193,7 +193,7 @@ func (tx *Tx) Resolve(ctx context.Context, item OutboxItem, written bool, ehrID,
 
 // HandOver notes that a person has handed an item over that waited for that.
 func (tx *Tx) HandOver(ctx context.Context, item OutboxItem, actor string) error {
-	if item.State != cura.ItemManual {
+	if item.State != cura.ItemManual && item.State != cura.ItemHeld {
 		return fault.Newf("handing the item over", fault.Conflict, "it is %s", item.State).WithFix("See what it waits for with: starter push show")
 	}
 	tx.auditActor(audit.PushSettled, item, audit.Success, actor, map[string]any{"by": "person", "handed_over": true})

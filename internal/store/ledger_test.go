@@ -105,11 +105,11 @@ func TestTheLedgerAllowsTheseStepsAndNoOther(t *testing.T) {
 	t.Parallel()
 	const nothing cura.DeliveryState = ""
 	states := []cura.DeliveryState{
-		cura.DeliveryIntent, cura.DeliverySent, cura.DeliveryConfirmed, cura.DeliveryRejected, cura.DeliveryPresent, cura.DeliveryUnknown, cura.DeliveryCancelled,
+		cura.DeliveryIntent, cura.DeliverySent, cura.DeliveryConfirmed, cura.DeliveryRejected, cura.DeliveryPresent, cura.DeliveryUnknown,
 	}
 	allowed := map[cura.DeliveryState][]cura.DeliveryState{
 		nothing:             {cura.DeliveryIntent},
-		cura.DeliveryIntent: {cura.DeliverySent, cura.DeliveryConfirmed, cura.DeliveryRejected, cura.DeliveryCancelled},
+		cura.DeliveryIntent: {cura.DeliverySent, cura.DeliveryRejected, cura.DeliveryCancelled},
 		cura.DeliverySent: {
 			cura.DeliveryIntent, cura.DeliveryConfirmed, cura.DeliveryRejected, cura.DeliveryPresent, cura.DeliveryUnknown, cura.DeliveryCancelled,
 		},

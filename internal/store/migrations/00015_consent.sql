@@ -43,6 +43,8 @@ CREATE TABLE cura.consent_heads (
     epoch       bigint NOT NULL DEFAULT 0 CHECK (epoch >= 0),
     -- The last entry of the log that the epoch stands for.
     entry_id    bigint NOT NULL DEFAULT 0,
+    -- How many entries there were up to it: one that commits late has a smaller number than some that were there before.
+    entries     integer NOT NULL DEFAULT 0,
     -- When time alone changes the decision next: a period that begins or ends.
     next_at     timestamptz,
     changed_at  timestamptz NOT NULL DEFAULT clock_timestamp(),

@@ -101,8 +101,8 @@ BEGIN
     IF TG_OP = 'INSERT' THEN
         IF NEW.state = 'intent' THEN RETURN NEW; END IF;
     ELSIF NEW.state = OLD.state
-        OR (OLD.state = 'intent' AND NEW.state IN ('sent', 'rejected', 'cancelled-by-consent', 'confirmed'))
-        OR (OLD.state = 'sent' AND NEW.state IN ('intent', 'confirmed', 'rejected', 'already-present', 'unknown', 'cancelled-by-consent'))
+        OR (OLD.state = 'intent' AND NEW.state IN ('sent', 'rejected', 'cancelled-by-consent'))
+        OR (OLD.state = 'sent' AND NEW.state IN ('intent', 'confirmed', 'rejected', 'already-present', 'unknown'))
         OR (OLD.state = 'unknown' AND NEW.state IN ('intent', 'confirmed', 'rejected', 'already-present'))
         OR (OLD.state IN ('rejected', 'cancelled-by-consent') AND NEW.state = 'intent') THEN
         RETURN NEW;
