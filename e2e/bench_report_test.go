@@ -18,7 +18,7 @@ type report struct {
 	large  large
 }
 
-// write writes the report as Markdown.
+// write writes the report as Markdown, and keeps what BenchmarkPush has written at the end of it.
 func (r report) write(b *testing.B, path string) {
 	b.Helper()
 	var out strings.Builder
@@ -77,5 +77,9 @@ func (r report) write(b *testing.B, path string) {
 	line("Validation is google/fhir's jsonformat. Asked about every byte it costs %.0f ms/1k; the worker's validator remembers the forms of", asked.client-fetch.client)
 	line("members that google/fhir has found valid and asks it about the others (internal/fhir/memory.go; a test compares the verdicts of the two")
 	line("on thousands of mutants): %.0f ms/1k on this data. Where a hospital's resources have more free text, it is asked more often.", validated.client-fetch.client)
+	if pushes := pushesOf(b, path); pushes != "" { // which BenchmarkPush writes
+		line("")
+		out.WriteString(pushes)
+	}
 	require.NoError(b, os.WriteFile(path, []byte(out.String()), 0o644))
 }

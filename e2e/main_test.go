@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 // shared builds the programs, the worker with its failpoints, and starts the Temporal server.
 func shared(ctx context.Context, dir string) (stop func() error, err error) {
 	programs, temporalDir = filepath.Join(dir, "bin"), filepath.Join(dir, "temporal")
-	for _, program := range []string{"../starter", "../worker", "./compare"} {
+	for _, program := range []string{"../starter", "../worker", "./compare", "./arrivals", "./revoker"} {
 		build := exec.CommandContext(ctx, "go", "build", "-tags", "failpoints", "-o", programs+string(os.PathSeparator), program)
 		if out, err := build.CombinedOutput(); err != nil {
 			return nil, fmt.Errorf("building %s: %w\n%s", program, err, out)

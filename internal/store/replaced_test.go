@@ -6,8 +6,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/cura-health/ehr-sync/internal/consent"
 	"github.com/cura-health/ehr-sync/internal/cura"
 	"github.com/cura-health/ehr-sync/internal/fault"
+	"github.com/cura-health/ehr-sync/internal/gate"
 	"github.com/cura-health/ehr-sync/internal/store"
 )
 
@@ -41,4 +43,32 @@ func TestASenderThatWasReplacedSettlesNothing(t *testing.T) {
 
 	require.NoError(t, o.db.TakeBack(t.Context(), o.org, second))
 	require.Equal(t, cura.DeliveryIntent, o.again(t, item).Delivery.State)
+}
+
+// A sender that was let through before the halt may promise its send while the revoker is deciding about the queue: the
+// revoker waits for that promise too, and doesn't give up.
+func TestASendThatIsMarkedWhileConsentIsSettledIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	o := newOutbox(t)
+	granted := o.grant(t)
+	item := o.add(t, note("n1", 1))
+	require.NoError(t, o.letThrough(t, item))
+	withdrawn := consent.Grant(consent.Terms{})
+	withdrawn.Status = "inactive"
+	o.change(t, granted, withdrawn)
+
+	marked := false
+	settled, err := o.db.SettleConsent(t.Context(), o.org, o.profile, func(a cura.Artefact, p cura.OrgPolicy, standing []consent.Consent, at time.Time) consent.Decision {
+		if !marked {
+			marked = true
+			require.NoError(t, o.in(t, func(tx *store.Tx) error { return tx.MarkSent(t.Context(), item, 200*time.Millisecond) }))
+		}
+		return gate.Permits(a, p, standing, at)
+	})
+	require.NoError(t, err)
+	require.True(t, marked)
+	require.Positive(t, settled.Epoch)
+	now := o.again(t, item)
+	require.Equal(t, cura.DeliverySent, now.Delivery.State, "nobody knows what came of it")
+	require.False(t, settled.EffectiveAt.Before(*now.Delivery.SendDeadline))
 }
