@@ -11,7 +11,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cura-health/ehr-sync/internal/cura"
@@ -364,90 +363,4 @@ func (in *intake) attach(ctx context.Context, items []store.Item) error {
 		}
 	}
 	return nil
-}
-
-// matchPatients ties the patients of a page to profiles: those linked before keep their link, the others are matched by
-// the connection's strategy with the live org's profiles, and with those made earlier on the same page.
-func (in *intake) matchPatients(ctx context.Context, items []store.Item) error {
-	var ids, values []string
-	for _, it := range items {
-		if it.Outcome == store.Stored {
-			ids = append(ids, it.EHRID)
-			values = append(values, match.Keys(it.Record.Profile, in.strategy)...)
-		}
-	}
-	if len(ids) == 0 {
-		return nil
-	}
-	linked, err := in.patients(ctx, ids)
-	if err != nil {
-		return err
-	}
-	var found map[string][]match.Candidate
-	err = in.a.store.InOrg(ctx, in.live.Org, func(tx *store.Tx) error {
-		var err error
-		found, err = tx.Candidates(ctx, in.live.Connection, in.strategy, values)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	in.decisions = map[string]match.Decision{}
-	for i := range items {
-		it := &items[i]
-		if it.Outcome != store.Stored {
-			continue
-		}
-		if profile := linked[it.EHRID].Profile; profile != "" {
-			it.Profile = profile
-			in.decisions[it.EHRID] = match.Decision{Outcome: match.Matched, Profile: profile, Reason: "linked before"}
-			continue
-		}
-		in.matchPatient(it, found)
-	}
-	return nil
-}
-
-func (in *intake) matchPatient(it *store.Item, found map[string][]match.Candidate) {
-	profile := it.Record.Profile
-	keys := match.Keys(profile, in.strategy)
-	var candidates []match.Candidate
-	for _, key := range keys {
-		for _, c := range found[key] {
-			if c.TakenBy == it.EHRID {
-				c.TakenBy = "" // the patient's own link, seen from a pilot
-			}
-			if !slices.ContainsFunc(candidates, func(known match.Candidate) bool { return known.Profile == c.Profile }) {
-				candidates = append(candidates, c)
-			}
-		}
-	}
-	d := match.Decide(profile, keys, in.strategy, candidates)
-	if d.Outcome == match.Matched && tied(it, candidates[0]) {
-		d = match.Decision{Outcome: match.Ambiguous, Candidates: d.Candidates, Reason: "the profile shows another source's version, and neither is the more recent"}
-	}
-	in.decisions[it.EHRID] = d
-	switch d.Outcome {
-	case match.Ambiguous:
-		it.Outcome, it.ReviewReason, it.Candidates = store.InReview, d.Reason, d.Candidates
-		return
-	case match.Matched:
-		it.Profile, it.MatchedBy = d.Profile, string(in.strategy.By)
-	case match.New:
-		it.Profile, it.MatchedBy = cura.ProfileID(uuid.NewString()), "new"
-		it.MatchSystem, it.MatchKeys = in.strategy.System, keys
-	}
-	// Whoever comes later with the same identifier finds this patient's profile, taken.
-	made := match.Candidate{Profile: it.Profile, TakenBy: it.EHRID}
-	for _, key := range keys {
-		found[key] = append(slices.DeleteFunc(found[key], func(c match.Candidate) bool { return c.Profile == it.Profile }), made)
-	}
-}
-
-// tied reports whether a profile shows another patient's version and it can't be told which of the two is newer.
-func tied(it *store.Item, c match.Candidate) bool {
-	if c.SourceConnection == "" || c.SourceEHRID == it.EHRID {
-		return false
-	}
-	return it.LastUpdated == nil || c.LastUpdated == nil || it.LastUpdated.Equal(*c.LastUpdated)
 }

@@ -218,7 +218,7 @@ func rosterFault(err error) error {
 // verify says which of the patients that the EHR gave is the person: the one that carries the very identifier, and whose
 // birth date or family name agrees. Servers answer with near matches too; nobody is taken for somebody by those.
 func verify(e store.Enrolment, strategy cura.MatchStrategy, entries []fhir.Entry) store.Settlement {
-	person := match.Candidate{BirthDate: e.BirthDate, Family: e.Family}
+	person := match.Candidate{BirthDate: e.BirthDate, Family: e.Family, Given: e.Given}
 	var found []string
 	var doubts []string
 	near, unreadable := 0, 0
@@ -233,8 +233,9 @@ func verify(e store.Enrolment, strategy cura.MatchStrategy, entries []fhir.Entry
 			unreadable++
 			continue
 		}
-		keys := match.Keys(record.Profile, strategy)
-		if !slices.Contains(keys, e.Value) || merged(record.Profile) {
+		keys := match.KeysAt(record.Profile, strategy, time.Now())
+		carries := slices.ContainsFunc(keys, func(key string) bool { return slices.Contains(match.Spellings(strategy.System, key), e.Value) })
+		if !carries || merged(record.Profile) {
 			near++
 			continue
 		}

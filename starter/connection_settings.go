@@ -25,6 +25,7 @@ func settingFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "scope", Usage: "a `SCOPE` to ask for, repeated as needed; an empty one asks for none", DefaultText: "read and search for each type, as the profile spells it"},
 		&cli.StringFlag{Name: "ca-file", Aliases: []string{"ca"}, Usage: "a PEM `FILE` with the certificates that the EHR's own one is signed by", DefaultText: "the system's"},
 		&cli.StringFlag{Name: "match", Usage: "how patients are matched: `mrn:SYSTEM`, national-id:SYSTEM or cura-id:SYSTEM"},
+		&cli.StringFlag{Name: "unmatched", Usage: "what becomes of a patient for whom no profile is found: a `new` one, or review by a person", DefaultText: string(cura.UnmatchedNew)},
 		&cli.StringSliceFlag{Name: "types", Usage: "the resource types to pull: `A,B`", DefaultText: "all that Cura pulls"},
 		&cli.BoolFlag{Name: "insecure-loopback", Usage: "allow plain http to a loopback address, for rehearsals"},
 	}, append(profileFlags(), deliveryFlags()...)...)
@@ -51,7 +52,15 @@ func applySettings(c *cli.Context, conn cura.Connection) (cura.Connection, error
 		if err != nil {
 			return conn, usagef("--match: %s", err)
 		}
+		match.Unmatched = conn.Match.Unmatched
 		conn.Match = match
+	}
+	if c.IsSet("unmatched") {
+		policy, err := cura.ParseUnmatched(c.String("unmatched"))
+		if err != nil {
+			return conn, usagef("--unmatched: %s", err)
+		}
+		conn.Match.Unmatched = policy
 	}
 	vendor, err := applyProfile(c, &conn)
 	if err != nil {

@@ -233,6 +233,14 @@ func (v connectionView) profile() string {
 	return strings.Join(parts, "; ")
 }
 
+// unmatched says in a line what becomes of patients for whom no profile is found.
+func (v connectionView) unmatched() string {
+	if v.Match.Unmatched == cura.UnmatchedReview {
+		return "a person decides about a patient for whom no profile is found (review)"
+	}
+	return "a patient for whom no profile is found gets a new one (new)"
+}
+
 // pace says in a line how fast the EHR may be asked, and what it has taught.
 func (v connectionView) pace() string {
 	parts := []string{"as many requests a minute as the profile says"}
@@ -275,6 +283,7 @@ func (v connectionView) settings() string {
 		"Scopes      " + orElse(strings.Join(v.Scopes, " "), "none is asked for"),
 		"CA          " + ca,
 		"Matches by  " + v.Match.String(),
+		"Unmatched   " + v.unmatched(),
 		"Profile     " + v.profile(),
 		"Pace        " + v.pace(),
 		fmt.Sprintf("Alerts      after %d failures in a row", v.Pace.AlertAfter),

@@ -17,14 +17,38 @@ const (
 	MatchCuraID     MatchBy = "cura-id"
 )
 
+// Unmatched is a connection's policy for patients for whom no profile is found, or who have no national or Cura id to find one
+// by. One without an MRN, where that is what patients are matched by, is always for a person to decide.
+type Unmatched string
+
+// The policies.
+const (
+	// UnmatchedNew: such a patient gets a profile of their own.
+	UnmatchedNew Unmatched = "new"
+	// UnmatchedReview: a person decides.
+	UnmatchedReview Unmatched = "review"
+)
+
+// ParseUnmatched reads new or review.
+func ParseUnmatched(text string) (Unmatched, error) {
+	switch u := Unmatched(text); u {
+	case UnmatchedNew, UnmatchedReview:
+		return u, nil
+	default:
+		return "", fmt.Errorf("policy %q for patients for whom no profile is found isn't new or review", text)
+	}
+}
+
 // MatchStrategy names the identifier that patients are matched by: always system and value, never a value alone.
 type MatchStrategy struct {
 	By MatchBy `json:"by"`
 	// System is the identifier system's URI, exactly as the EHR writes it.
 	System string `json:"system"`
+	// Unmatched is what becomes of a patient for whom no profile is found; empty is UnmatchedNew.
+	Unmatched Unmatched `json:"unmatched,omitempty"`
 }
 
-// ParseMatchStrategy reads "mrn:SYSTEM", "national-id:SYSTEM" or "cura-id:SYSTEM".
+// ParseMatchStrategy reads "mrn:SYSTEM", "national-id:SYSTEM" or "cura-id:SYSTEM". Unmatched is left empty.
 func ParseMatchStrategy(text string) (MatchStrategy, error) {
 	by, system, ok := strings.Cut(text, ":")
 	s := MatchStrategy{By: MatchBy(by), System: strings.TrimSpace(system)}
@@ -39,7 +63,12 @@ func ParseMatchStrategy(text string) (MatchStrategy, error) {
 	return s, nil
 }
 
-// String is the form that ParseMatchStrategy reads.
+// SameIdentifier reports whether both match by the same identifier, whatever they do with those who aren't found by it.
+func (s MatchStrategy) SameIdentifier(other MatchStrategy) bool {
+	return s.By == other.By && s.System == other.System
+}
+
+// String is the form that ParseMatchStrategy reads; it leaves Unmatched out.
 func (s MatchStrategy) String() string { return string(s.By) + ":" + s.System }
 
 // Connection is one EHR endpoint of an org, without its secret.

@@ -2,6 +2,7 @@
 package match
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -15,7 +16,7 @@ type Outcome string
 const (
 	// Matched: exactly one profile, and nothing speaks against it.
 	Matched Outcome = "matched"
-	// New: no profile carries the identifier.
+	// New: no profile carries the identifier, and the connection's policy is to make one.
 	New Outcome = "new"
 	// Ambiguous: a person must decide.
 	Ambiguous Outcome = "ambiguous"
@@ -26,6 +27,10 @@ type Candidate struct {
 	Profile   cura.ProfileID
 	BirthDate string
 	Family    string
+	// OtherFamilies are the family names of its other names, such as a maiden name; Given are its given names with blanks between.
+	// Both are to judge a family name by that has changed, and may be left out.
+	OtherFamilies []string
+	Given         string
 	// TakenBy is the EHR id of another patient of the same connection that the profile is linked to; empty: none.
 	TakenBy string
 	// SourceConnection, SourceEHRID and LastUpdated tell which patient's version the profile shows.
@@ -34,7 +39,7 @@ type Candidate struct {
 	LastUpdated      *time.Time
 }
 
-// Decision is the outcome with its reason; Profile is set for Matched.
+// Decision is the outcome with its reason, in words without PHI; Profile is set for Matched.
 type Decision struct {
 	Outcome Outcome
 	Profile cura.ProfileID
@@ -43,96 +48,114 @@ type Decision struct {
 	Candidates []cura.ProfileID
 }
 
-// MaxIdentifier is the length in bytes, system and value together, above which an identifier is neither stored for look-up
-// nor matched by: an index can't hold it.
-const MaxIdentifier = 1000
-
-// Keys are the patient's identifiers of the strategy's system that may be matched by: exact values, blanks trimmed,
-// placeholders left out, and what is too long to be found again. Leading zeros count.
-func Keys(profile *cura.Profile, strategy cura.MatchStrategy) []string {
-	var keys []string
-	for _, id := range profile.Identifiers {
-		value := strings.TrimSpace(id.Value)
-		if id.System != strategy.System || value == "" || placeholder(value) || id.Use == "old" ||
-			len(id.System)+len(id.Value) > MaxIdentifier {
-			continue
-		}
-		keys = append(keys, value)
-	}
-	return keys
-}
-
-// placeholder reports whether value is one that many patients share: all zeros or nines, or a word for "none".
-func placeholder(value string) bool {
-	digits := strings.Map(func(r rune) rune {
-		if r == '-' || r == ' ' || r == '.' {
-			return -1
-		}
-		return r
-	}, value)
-	if len(digits) >= 3 && (strings.Trim(digits, "0") == "" || strings.Trim(digits, "9") == "") {
-		return true
-	}
-	switch strings.ToLower(value) {
-	case "unknown", "none", "n/a", "na", "null", "test":
-		return true
-	}
-	return false
-}
-
-// Decide matches a patient, whose Keys gave keys, with the candidates that carry one of them.
+// Decide matches a patient, whose Keys gave keys, with the candidates that carry one of them; no profile is there twice. The
+// order of neither matters. Nobody is linked to a profile that isn't the only one, or that anything speaks against.
 func Decide(patient *cura.Profile, keys []string, strategy cura.MatchStrategy, candidates []Candidate) Decision {
 	if len(keys) == 0 {
-		return Decision{Outcome: Ambiguous, Reason: "the patient has no usable identifier of the connection's match strategy " + string(strategy.By)}
+		reason := "the patient has no usable identifier of the connection's match strategy " + string(strategy.By) + ": " + whyNone(patient, strategy)
+		if strategy.By == cura.MatchMRN {
+			// A hospital gives everybody an MRN. Whoever has none is an odd one, and where nobody has, the system is set wrong: a new
+			// profile for each would be to match nobody, without a word.
+			return Decision{Outcome: Ambiguous, Reason: reason}
+		}
+		return unmatched(strategy, reason)
 	}
-	var ids []cura.ProfileID
-	for _, c := range candidates {
-		ids = append(ids, c.Profile)
+	ids := make([]cura.ProfileID, len(candidates))
+	for i, c := range candidates {
+		ids[i] = c.Profile
 	}
+	slices.Sort(ids)
+	review := func(reason string) Decision { return Decision{Outcome: Ambiguous, Candidates: ids, Reason: reason} }
 	switch {
 	case len(candidates) == 0 && strategy.By == cura.MatchCuraID:
-		return Decision{Outcome: Ambiguous, Reason: "no profile has the Cura id that the EHR gives"}
+		return review("no profile has the Cura id that the EHR gives")
 	case len(candidates) == 0:
-		return Decision{Outcome: New, Reason: "no profile carries the identifier"}
+		return unmatched(strategy, "no profile carries the identifier")
 	case len(candidates) > 1:
-		return Decision{Outcome: Ambiguous, Candidates: ids, Reason: "more than one profile carries the identifier"}
+		return review(whyMany(candidates))
 	}
 	c := candidates[0]
-	switch {
-	case c.TakenBy != "":
-		return Decision{Outcome: Ambiguous, Candidates: ids, Reason: "another patient of this connection is linked to the profile already"}
-	case contradicts(patient, c):
-		return Decision{Outcome: Ambiguous, Candidates: ids, Reason: "the identifier is the same, the birth date or the family name is not"}
-	case !canCompare(patient, c):
-		return Decision{Outcome: Ambiguous, Candidates: ids, Reason: "nothing but the identifier to go by: no birth date and no family name to compare"}
+	if c.TakenBy != "" {
+		return review("another patient of this connection is linked to the profile already")
+	}
+	patientIs := person{birth: birthDate(patient), families: families(patient), givens: givens(patient)}
+	switch doubt, compared := patientIs.compare(personOf(c)); {
+	case doubt != "":
+		return review("the identifier is the same, the birth date or the family name is not: " + doubt)
+	case !compared:
+		return review("nothing but the identifier to go by: no birth date and no family name to compare")
 	}
 	return Decision{Outcome: Matched, Profile: c.Profile, Candidates: ids, Reason: "identifier, birth date and family name agree"}
 }
 
-// contradicts compares what both sides know. A partial birth date agrees with a fuller one that it begins; a changed
-// family name alone is common and no contradiction when the birth date agrees whole.
-func contradicts(patient *cura.Profile, c Candidate) bool {
-	birth, family := traits(patient)
-	if birth != "" && c.BirthDate != "" {
-		return !strings.HasPrefix(birth, c.BirthDate) && !strings.HasPrefix(c.BirthDate, birth)
+// unmatched is the decision about a patient for whom nobody is found.
+func unmatched(strategy cura.MatchStrategy, reason string) Decision {
+	if strategy.Unmatched == cura.UnmatchedReview {
+		return Decision{Outcome: Ambiguous, Reason: reason}
 	}
-	return family != "" && c.Family != "" && !strings.EqualFold(family, c.Family)
+	return Decision{Outcome: New, Reason: reason}
 }
 
-// canCompare reports whether both sides know a birth date or both a family name: an identifier alone links nobody, since a
-// mistyped one would show a patient somebody else's record.
-func canCompare(patient *cura.Profile, c Candidate) bool {
-	birth, family := traits(patient)
-	return (birth != "" && c.BirthDate != "") || (family != "" && c.Family != "")
+// whyMany says in words what it means that several profiles carry a patient's identifier.
+func whyMany(candidates []Candidate) string {
+	taken := 0
+	for i, c := range candidates {
+		if c.TakenBy != "" {
+			taken++
+		}
+		for _, other := range candidates[:i] {
+			if doubt, _ := personOf(c).compare(personOf(other)); doubt != "" {
+				return "more than one profile carries the identifier, and they are not of one person: it is shared"
+			}
+		}
+	}
+	if taken > 1 {
+		return "more than one profile carries the identifier, and several are linked to patients of this connection: it is shared"
+	}
+	return "more than one profile carries the identifier"
 }
 
-// traits are what a patient is told from others by, besides identifiers.
-func traits(patient *cura.Profile) (birth, family string) {
-	if patient.BirthDate != nil {
-		birth = patient.BirthDate.Text
+// person is what people are told apart by, besides identifiers. Any of it may be unknown.
+type person struct {
+	birth            string
+	families, givens []string
+}
+
+func personOf(c Candidate) person {
+	p := person{birth: c.BirthDate, givens: strings.Fields(c.Given)}
+	for _, family := range append([]string{c.Family}, c.OtherFamilies...) {
+		if family != "" {
+			p.families = append(p.families, family)
+		}
 	}
-	if patient.Name != nil {
-		family = patient.Name.Family
+	return p
+}
+
+func birthDate(p *cura.Profile) string {
+	if p.BirthDate == nil {
+		return ""
 	}
-	return birth, family
+	return p.BirthDate.Text
+}
+
+// compare says in words what speaks against two being one person, and whether there was a birth date or a family name to
+// compare: an identifier alone links nobody, since a mistyped one would show a patient somebody else's record. A partial birth
+// date agrees with a fuller one that it begins. A family name that has changed is common: it is no doubt where the birth date
+// agrees whole, unless the given names are others too.
+func (p person) compare(q person) (doubt string, compared bool) {
+	births := p.birth != "" && q.birth != ""
+	if births && !strings.HasPrefix(p.birth, q.birth) && !strings.HasPrefix(q.birth, p.birth) {
+		return "the birth dates differ", true
+	}
+	if len(p.families) == 0 || len(q.families) == 0 {
+		return "", births
+	}
+	if sharesName(p.families, q.families) {
+		return "", true
+	}
+	othersToo := len(p.givens) > 0 && len(q.givens) > 0 && !sharesName(p.givens, q.givens)
+	if whole := births && p.birth == q.birth && len(p.birth) == len(time.DateOnly); whole && !othersToo {
+		return "", true
+	}
+	return "the family names differ", true
 }

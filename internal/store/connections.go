@@ -41,12 +41,12 @@ func (tx *Tx) AddConnection(ctx context.Context, c cura.Connection, shadowOf cur
 	batch.Queue(`
 		INSERT INTO sync.connections (org_id, connection_id, name, base_url, token_url, client_id, scopes, ca_pem,
 			match_by, match_system, ehr_profile, types, insecure_loopback, shadow_of, profile_text, profile_params, strategies,
-			roster_source, group_id, deliveries, pull_consent)
+			roster_source, group_id, deliveries, pull_consent, unmatched)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, nullif($14, '')::uuid, $15, $16, $17,
-			coalesce(nullif($18, ''), 'enrolment'), $19, $20, coalesce(nullif($21, ''), 'none'))`,
+			coalesce(nullif($18, ''), 'enrolment'), $19, $20, coalesce(nullif($21, ''), 'none'), coalesce(nullif($22, ''), 'new'))`,
 		tx.org, c.ID, c.Name, c.BaseURL, c.TokenURL, c.ClientID, scopes(c.Scopes), c.CAPEM,
 		c.Match.By, c.Match.System, c.EHRProfile, c.Types, c.InsecureLoopback, string(shadowOf), c.ProfileText,
-		params(c.ProfileParams), overrides(c.Strategies), c.RosterSource, c.GroupID, routes(c.Deliveries), c.PullConsent)
+		params(c.ProfileParams), overrides(c.Strategies), c.RosterSource, c.GroupID, routes(c.Deliveries), c.PullConsent, c.Match.Unmatched)
 	tx.Audit(audit.Record{
 		Kind: audit.ConnectionAdded, Actor: actor, Connection: c.ID, Outcome: audit.Success,
 		Details: map[string]any{"name": c.Name, "types": c.Types, "match": c.Match.String(), "shadow_of": shadowOf},
@@ -84,13 +84,13 @@ func (tx *Tx) EditConnection(ctx context.Context, c cura.Connection, actor strin
 		UPDATE sync.connections SET base_url = $3, token_url = $4, client_id = $5, scopes = $6, ca_pem = $7, match_by = $8,
 			match_system = $9, ehr_profile = $10, types = $11, insecure_loopback = $12, profile_text = $13, profile_params = $14,
 			strategies = $15, roster_source = coalesce(nullif($16, ''), 'enrolment'), group_id = $17, deliveries = $18,
-			pull_consent = coalesce(nullif($19, ''), 'none'), updated_at = now(),
+			pull_consent = coalesce(nullif($19, ''), 'none'), unmatched = coalesce(nullif($20, ''), 'new'), updated_at = now(),
 			settings_version = settings_version + 1
 		WHERE org_id = $1 AND connection_id = $2`,
 		tx.org, c.ID, c.BaseURL, c.TokenURL, c.ClientID, scopes(c.Scopes), c.CAPEM, c.Match.By, c.Match.System, c.EHRProfile, c.Types,
 		c.InsecureLoopback, c.ProfileText, params(c.ProfileParams), overrides(c.Strategies), c.RosterSource, c.GroupID,
-		routes(c.Deliveries), c.PullConsent)
-	if old.Match != c.Match {
+		routes(c.Deliveries), c.PullConsent, c.Match.Unmatched)
+	if !old.Match.SameIdentifier(c.Match) {
 		tx.enrolAnew(&batch, c.ID)
 	}
 	if err := tx.tx.SendBatch(ctx, &batch).Close(); err != nil {
@@ -101,6 +101,7 @@ func (tx *Tx) EditConnection(ctx context.Context, c cura.Connection, actor strin
 		Details: map[string]any{
 			"types": c.Types, "match": c.Match.String(), "profile": c.EHRProfile, "strategies": overrides(c.Strategies), "roster": c.RosterSource,
 			"deliveries": routes(c.Deliveries), "pull_consent": c.PullConsent,
+			"unmatched": c.Match.Unmatched,
 		},
 	})
 	return tx.forgetTypes(ctx, c, actor)
@@ -230,7 +231,7 @@ const connectionColumns = `
 	connection_id, org_id, name, base_url, token_url, client_id, scopes, ca_pem, match_by, match_system, ehr_profile,
 	types, insecure_loopback, phase, health, created_at, coalesce(shadow_of::text, ''), waits_for, why, commands,
 	attention_since, removed_at, settings_version, profile_text, profile_params, strategies, roster_source, group_id,
-	deliveries, pull_consent`
+	deliveries, pull_consent, unmatched`
 
 func scanConnection(row pgx.CollectableRow) (ConnectionState, error) {
 	var c ConnectionState
@@ -238,7 +239,8 @@ func scanConnection(row pgx.CollectableRow) (ConnectionState, error) {
 	err := row.Scan(&c.ID, &c.OrgID, &c.Name, &c.BaseURL, &c.TokenURL, &c.ClientID, &c.Scopes, &c.CAPEM, &c.Match.By,
 		&c.Match.System, &c.EHRProfile, &c.Types, &c.InsecureLoopback, &c.Phase, &c.Health, &c.CreatedAt, &c.ShadowOf,
 		&c.WaitsFor, &c.Why, &c.Commands, &c.AttentionSince, &c.RemovedAt, &c.SettingsVersion,
-		&c.ProfileText, &c.ProfileParams, &strategies, &c.RosterSource, &c.GroupID, &c.Deliveries, &c.PullConsent)
+		&c.ProfileText, &c.ProfileParams, &strategies, &c.RosterSource, &c.GroupID, &c.Deliveries, &c.PullConsent,
+		&c.Match.Unmatched)
 	for _, s := range strategies {
 		if t, strategy, ok := strings.Cut(s, "="); ok {
 			if c.Strategies == nil {

@@ -61,7 +61,9 @@ func (tx *Tx) Candidates(ctx context.Context, connection cura.ConnectionID, stra
 			SELECT i.id::text, i.id FROM unnest($5::uuid[]) AS i (id), LATERAL (
 				SELECT FROM cura.profiles p WHERE p.org_id = $1 AND p.profile_id = i.id LIMIT 1) AS p
 		)
-		SELECT f.value, p.profile_id, p.birth_date, p.family, p.connection_id, p.ehr_id, p.last_updated,
+		SELECT f.value, p.profile_id, p.birth_date, p.family, p.given,
+			ARRAY(SELECT n->>'family' FROM json_array_elements(p.record->'other_names') n WHERE n->>'family' <> ''),
+			p.connection_id, p.ehr_id, p.last_updated,
 			coalesce((SELECT l.ehr_id FROM sync.patient_links l
 				WHERE l.org_id = $1 AND l.connection_id = $2 AND l.profile_id = p.profile_id ORDER BY l.ehr_id LIMIT 1), '')
 		FROM found f JOIN cura.profiles p ON p.org_id = $1 AND p.profile_id = f.profile_id
@@ -72,7 +74,7 @@ func (tx *Tx) Candidates(ctx context.Context, connection cura.ConnectionID, stra
 	found := map[string][]match.Candidate{}
 	var value string
 	var c match.Candidate
-	_, err = pgx.ForEachRow(rows, []any{&value, &c.Profile, &c.BirthDate, &c.Family, &c.SourceConnection, &c.SourceEHRID, &c.LastUpdated, &c.TakenBy},
+	_, err = pgx.ForEachRow(rows, []any{&value, &c.Profile, &c.BirthDate, &c.Family, &c.Given, &c.OtherFamilies, &c.SourceConnection, &c.SourceEHRID, &c.LastUpdated, &c.TakenBy},
 		func() error {
 			found[value] = append(found[value], c)
 			return nil
