@@ -63,6 +63,7 @@ func (s *sends) hurry(profile cura.ProfileID) {
 // The relay's times: a sweep finds what no notification told of, and what a worker claimed that has died.
 const (
 	sweepEvery = 5 * time.Second
+	sweepAgain = 500 * time.Millisecond // after one that failed
 	claimFor   = 30 * time.Second
 	// A change of consent isn't kept for longer than a revocation may take besides its grace: that two settle it does no harm.
 	claimConsent = 2 * time.Second
@@ -139,7 +140,10 @@ func (r relay) loop(ctx context.Context, kind string, hold time.Duration, wake <
 		}
 		r.warn(ctx, "sweeping what is due", kind, err)
 		var soon <-chan time.Time
-		if next != nil && time.Until(*next) < sweepEvery {
+		switch {
+		case err != nil:
+			soon = time.After(sweepAgain)
+		case next != nil && time.Until(*next) < sweepEvery:
 			soon = time.After(max(time.Until(*next), 10*time.Millisecond))
 		}
 		select {
@@ -154,7 +158,7 @@ func (r relay) loop(ctx context.Context, kind string, hold time.Duration, wake <
 
 func (r relay) warn(ctx context.Context, what, kind string, err error) {
 	if err != nil && ctx.Err() == nil {
-		r.a.log.WarnContext(ctx, "the relay failed at something; the next sweep tries again", "at", what, "wakeup", kind, "kind", string(fault.KindOf(err)))
+		r.a.log.WarnContext(ctx, "the relay failed at something; it is tried again", "at", what, "wakeup", kind, "kind", string(fault.KindOf(err)))
 	}
 }
 
