@@ -49,6 +49,9 @@ func Open(ctx context.Context, url string) (*Store, error) {
 	// would compile where a scan can't be helped, for it looks dear then.)
 	cfg.ConnConfig.RuntimeParams["enable_seqscan"] = "off"
 	cfg.ConnConfig.RuntimeParams["jit"] = "off"
+	// A process that stands still in mid-transaction, as a paused machine's does, would keep its locks until somebody notices: the
+	// head of the org's audit log, for one, without which no revocation commits.
+	cfg.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = milliseconds(maxIdle)
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, fault.Wrap("opening the database", fault.Unavailable, "no connection", err)
@@ -82,6 +85,9 @@ func (s *Store) Close() {
 	}
 	s.decoder.Close()
 }
+
+// maxIdle is how long a transaction may wait for its process. No process computes that long in one.
+const maxIdle = 5 * time.Second
 
 // Tx is one org's transaction. Its methods are spread over this package, one file a table family.
 type Tx struct {
