@@ -57,6 +57,11 @@ func (e *RejectedError) Error() string {
 // A resource that is entered-in-error is mapped like any other and marked; it may lack what is required otherwise, but for
 // its id and its patient.
 func Map(raw []byte) (cura.Record, error) {
+	return MapWith(raw, nil)
+}
+
+// MapWith is Map with a site's own rules on top. They are applied to what the mapping has made; nil changes nothing.
+func MapWith(raw []byte, o *Overrides) (cura.Record, error) {
 	head, err := fhir.Head(raw)
 	if err != nil {
 		return cura.Record{}, &RejectedError{Reasons: []Reason{{Text: "the JSON isn't well formed"}}}
@@ -83,6 +88,9 @@ func Map(raw []byte) (cura.Record, error) {
 	}
 	if err != nil {
 		m.reject(m.path(fieldOf(err)), "isn't of the JSON kind that belongs here")
+	}
+	if o != nil && len(m.reasons) == 0 {
+		record = o.apply(&m, record)
 	}
 	if len(m.reasons) > 0 {
 		return cura.Record{}, &RejectedError{Type: m.typ, Reasons: m.reasons}

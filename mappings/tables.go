@@ -295,5 +295,8 @@ func WriteTables(w io.Writer) error {
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return err
 	}
+	if err := WriteOverrides(w); err != nil {
+		return err
+	}
 	return WriteOutgoing(w)
 }
