@@ -37,6 +37,8 @@ type Faults struct {
 	Malformed map[string]float64 `json:"malformed,omitempty"`
 	// Poison are resources ("Type/id") whose presence turns the page or the read into a 500 (DOMAIN §5, Cerner).
 	Poison []string `json:"poison,omitempty"`
+	// Untimed are resources ("Type/id") that are served without meta.lastUpdated. A search finds them by it all the same.
+	Untimed []string `json:"untimed,omitempty"`
 	// Oversize are resources ("Type/id", or a type for its first resource) that are served with a narrative of so many bytes.
 	Oversize map[string]int `json:"oversize,omitempty"`
 
@@ -188,9 +190,11 @@ func (f Faults) Validate() error {
 	check(f.LateCommitSeconds > 0 || f.LateCommitShare == 0, "late_commit_share", "set together with late_commit_seconds")
 	check(!slices.Contains(f.DropParams, ""), "drop_params", "names of search parameters")
 	check(len(f.DropParams) > 0 || !f.DropSilently, "drop_silently", "set together with drop_params")
-	for _, p := range f.Poison {
-		typ, id, _ := strings.Cut(p, "/")
-		check(typ != "" && id != "", "poison", "resources such as Observation/42")
+	for knob, resources := range map[string][]string{"poison": f.Poison, "untimed": f.Untimed} {
+		for _, r := range resources {
+			typ, id, _ := strings.Cut(r, "/")
+			check(typ != "" && id != "", knob, "resources such as Observation/42")
+		}
 	}
 	check(slices.Contains([]string{"", certExpired, certNotYetValid, certSelfSigned, certWrongHost}, f.Certificate),
 		"certificate", `"", "expired", "not-yet-valid", "self-signed" or "wrong-host"`)

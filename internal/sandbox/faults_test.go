@@ -140,6 +140,19 @@ func TestPoison(t *testing.T) {
 	require.Equal(t, http.StatusOK, fetch(t, s, "/Observation/o1").status)
 }
 
+func TestUntimed(t *testing.T) {
+	t.Parallel()
+	s := hospital(t)
+	knobs(t, s, Faults{Untimed: []string{"Observation/o2"}})
+	for path, timed := range map[string]bool{"/Observation/o1": true, "/Observation/o2": false} {
+		r := fetch(t, s, path)
+		require.Equal(t, http.StatusOK, r.status)
+		require.Equal(t, timed, strings.Contains(string(r.raw), "lastUpdated"))
+		require.Contains(t, string(r.raw), "versionId")
+	}
+	require.Contains(t, fetch(t, s, "/Observation?_lastUpdated=gt2000-01-01").ids(t), "o2")
+}
+
 func TestOversize(t *testing.T) {
 	t.Parallel()
 	s := hospital(t)
@@ -325,6 +338,7 @@ func TestFaultsValidate(t *testing.T) {
 		{ErrorRate: 1.5},
 		{Malformed: map[string]float64{"*": -1}},
 		{Poison: []string{"Observation"}},
+		{Untimed: []string{"Observation"}},
 		{Throttle: Throttle{PerMinute: -1}},
 		{Throttle: Throttle{PerMinute: 2_000_000}},
 		{Throttle: Throttle{Status: 500}},

@@ -384,6 +384,9 @@ func (s *Server) rendering(f Faults, typ string) func(id string, v *version) ([]
 			meta := set(get(raw, "meta"), "lastUpdated", quote(formatInstant(v.updatedAt().Add(f.skew()))))
 			raw = set(raw, "meta", meta)
 		}
+		if slices.Contains(f.Untimed, typ+"/"+id) {
+			raw = set(raw, "meta", drop(get(raw, "meta"), "lastUpdated"))
+		}
 		if share > 0 && breaks(share, typ, id) {
 			raw = malform(typ, id, raw)
 		}
