@@ -45,6 +45,8 @@ type Activities struct {
 
 	mu      sync.Mutex
 	clients map[cura.ConnectionID]openClient
+	// parsed belongs to overrides.go.
+	parsed map[cura.ConnectionID]parsedOverrides
 }
 
 // openClient is an EHR client with the version of the settings that it was opened with. It is kept between activities
@@ -69,6 +71,7 @@ func New(s *store.Store, sealer *secrets.Sealer, cfg config.Config, temporal cli
 		sendSlots:  semaphore.NewWeighted(int64(cfg.SendSlots)),
 		cpu:        newProcessors(),
 		clients:    map[cura.ConnectionID]openClient{},
+		parsed:     map[cura.ConnectionID]parsedOverrides{},
 	}, nil
 }
 

@@ -291,6 +291,16 @@ func (d *delivery) gate(ctx context.Context, item store.OutboxItem) (c *cleared,
 			wait, why = haltedWait, "the patient's consent is changing"
 			return nil
 		}
+		if item.Exempt == store.NotExempt {
+			pending, err := tx.PatientPending(ctx, d.in.Connection, item.Link)
+			if err != nil {
+				return err
+			}
+			if pending != "" {
+				gone = true
+				return tx.Deny(ctx, item, "patient-pending", pending)
+			}
+		}
 		policy, err := tx.OrgPolicy(ctx)
 		if err != nil {
 			return err

@@ -1,6 +1,7 @@
 package activities_test
 
 import (
+	"encoding/json"
 	"maps"
 	"slices"
 	"strings"
@@ -311,4 +312,50 @@ func TestWhatAVendorDoesntTakeIsDeniedInWords(t *testing.T) {
 	problem.Diagnosis.VerificationStatus = "provisional"
 	held := p.push(t, problem, store.NotExempt)
 	require.Equal(t, cura.ItemHeld, held.State, held.Why)
+}
+
+// TestNothingIsWrittenToAPatientWhoIsBeingMerged, before a person has decided and after; what waits in the queue then goes to the
+// patient whom the EHR goes on with.
+func TestNothingIsWrittenToAPatientWhoIsBeingMerged(t *testing.T) {
+	t.Parallel()
+	p := newPushing(t, options{})
+	others := slices.DeleteFunc(p.patients(t), func(id string) bool { return id == p.patient })
+	var patient map[string]any
+	require.NoError(t, json.Unmarshal(p.source(t)["Patient"][p.patient], &patient))
+	patient["active"] = false
+	patient["link"] = []any{map[string]any{"type": "replaced-by", "other": map[string]any{"reference": "Patient/" + others[0]}}}
+	raw, err := json.Marshal(patient)
+	require.NoError(t, err)
+	require.NoError(t, p.ehr.Put(raw))
+	_, err = p.pull(t, activities.PullInput{Run: p.begin(t, cura.RunIncremental), Type: cura.Patient})
+	require.NoError(t, err)
+
+	denied := p.push(t, p.note(), store.NotExempt)
+	require.Equal(t, cura.ItemDenied, denied.State)
+	require.Contains(t, denied.Why, "(merge)")
+	require.Empty(t, p.ehr.Written("DocumentReference"))
+
+	var waiting string
+	require.NoError(t, p.db.InOrg(t.Context(), p.target.Org, func(tx *store.Tx) error {
+		if waiting, err = tx.AddItem(t.Context(), p.target.Connection, p.link, p.note(), store.NotExempt, "test"); err != nil {
+			return err
+		}
+		open, err := tx.Reviews(t.Context(), store.ReviewFilter{Open: true})
+		require.NoError(t, err)
+		require.Len(t, open, 1)
+		_, err = tx.DecideReview(t.Context(), open[0].ID, store.ReviewChoice{Decision: cura.DecideMerge}, "jo")
+		return err
+	}))
+	_, err = p.pull(t, activities.PullInput{Run: p.begin(t, cura.RunIncremental), Type: cura.Patient})
+	require.NoError(t, err, "it applies what was decided")
+	item := p.item(t, waiting)
+	require.Equal(t, others[0], item.PatientEHRID)
+	_, err = p.db.SettleConsent(t.Context(), p.target.Org, item.Profile, gate.Permits)
+	require.NoError(t, err)
+	p.link = item.Link
+	p.deliver(t)
+	item = p.item(t, waiting)
+	require.Equal(t, cura.ItemDenied, item.State)
+	require.Contains(t, item.Why, "no consent", "what was permitted for the one isn't for the other")
+	require.Empty(t, p.ehr.Written("DocumentReference"))
 }

@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"slices"
 
 	"github.com/cura-health/ehr-sync/internal/audit"
 	"github.com/cura-health/ehr-sync/internal/cura"
@@ -57,7 +58,12 @@ func (a *Activities) RunEndpointTest(ctx context.Context, in Target, actor strin
 	if err != nil {
 		return cura.EndpointReport{}, err
 	}
-	options := ehr.TestOptions{Types: conn.Types, Profile: cfg.Profile, Overrides: conn.Strategies, Deliveries: conn.DeliveredBy(cura.RouteFHIR)}
+	overrides, err := a.overrides(ctx, conn)
+	if err != nil {
+		return cura.EndpointReport{}, err
+	}
+	read := slices.DeleteFunc(slices.Clone(conn.Types), overrides.Excludes)
+	options := ehr.TestOptions{Types: read, Profile: cfg.Profile, Overrides: conn.Strategies, Deliveries: conn.DeliveredBy(cura.RouteFHIR)}
 	err = a.store.InOrg(ctx, in.Org, func(tx *store.Tx) error {
 		members, err := tx.Members(ctx, in.Connection, "", 1)
 		if len(members) > 0 {

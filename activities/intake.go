@@ -33,6 +33,8 @@ type intake struct {
 	strategy cura.MatchStrategy
 	// base is the connection's FHIR base: a reference to another server's patient is none to ours of the same id.
 	base string
+	// overrides are the connection's own rules on top of the mapping; nil: it has none.
+	overrides *mappings.Overrides
 	// serverTime is the server's clock when it served the page; zero: unknown.
 	serverTime time.Time
 	// policy is the connection's for pulling; empty in a pilot.
@@ -75,7 +77,7 @@ func (in *intake) prepare(ctx context.Context, entries []fhir.Entry) ([]store.It
 }
 
 // settle decides the outcome of each item, in the order of the pages and right before they are written. Items that were
-// settled before are settled anew: ErrMatchedMeanwhile of the store asks for it.
+// settled before are settled anew: ErrSettledMeanwhile of the store asks for it.
 func (in *intake) settle(ctx context.Context, items []store.Item) error {
 	heads, err := in.heads(ctx, items)
 	if err != nil {
@@ -154,8 +156,9 @@ func unsettle(it *store.Item) {
 	if it.Mapped != store.Quarantined {
 		it.Reasons = nil
 	}
-	it.Outcome, it.Profile, it.MatchedBy, it.MatchSystem, it.MatchKeys = "", "", "", "", nil
-	it.WaitsForPatient, it.ReviewReason, it.Candidates = "", "", nil
+	it.Outcome, it.Profile, it.MatchedBy, it.MatchSystems, it.MatchKeys = "", "", "", nil, nil
+	it.WaitsForPatient, it.ReviewKind, it.ReviewReason, it.Candidates = "", "", "", nil
+	it.Decided, it.Shown, it.Keep, it.ReplacedBy, it.Relink, it.Move = "", nil, false, "", false, nil
 }
 
 // tie finds the profiles that the items belong to.
@@ -268,7 +271,7 @@ func (in *intake) readOne(it *store.Item) {
 		reject(it, invalid(path, err)...)
 		return
 	}
-	record, err := mappings.Map(it.Raw)
+	record, err := mappings.MapWith(it.Raw, in.overrides)
 	if err != nil {
 		reject(it, unmappable(path, err)...)
 		return
@@ -306,7 +309,7 @@ func (in *intake) setAside(ctx context.Context, items []store.Item) error {
 		if items[i].Outcome != store.Stored {
 			continue
 		}
-		holds, err := in.a.store.Holds(ctx, in.target.Org, in.pass, mappings.Version, items[i])
+		holds, err := in.a.store.Holds(ctx, in.target.Org, in.pass, in.overrides.Version(), items[i])
 		if err != nil {
 			return err
 		}
@@ -318,6 +321,11 @@ func (in *intake) setAside(ctx context.Context, items []store.Item) error {
 	return nil
 }
 
+// ours reports whether a reference with this base, empty for a relative one, leads to the connection's own server.
+func (in *intake) ours(base string) bool {
+	return base == "" || strings.TrimRight(base, "/") == strings.TrimRight(in.base, "/")
+}
+
 // attach finds the profiles of the clinical resources of a page. One whose patient waits for a person waits with them;
 // one whose patient isn't there is set aside until they are.
 func (in *intake) attach(ctx context.Context, items []store.Item) error {
@@ -327,7 +335,7 @@ func (in *intake) attach(ctx context.Context, items []store.Item) error {
 		if it.Outcome != store.Stored {
 			continue
 		}
-		if other := it.Record.PatientBase; other != "" && strings.TrimRight(other, "/") != strings.TrimRight(in.base, "/") {
+		if !in.ours(it.Record.PatientBase) {
 			it.Outcome = store.Quarantined
 			it.Reasons = []store.Reason{{Path: string(in.pass.Type) + ".subject", Text: "refers to a patient of another server"}}
 			continue

@@ -25,6 +25,22 @@ func (i *Intake) Settle(ctx context.Context, items []store.Item) error {
 	return i.in.settle(ctx, items)
 }
 
+// Again decides once more about entries that have landed.
+func (i *Intake) Again(ctx context.Context, entries []fhir.Entry) ([]store.Item, error) {
+	items := make([]store.Item, len(entries))
+	for n, e := range entries {
+		items[n] = i.in.newItem(e)
+	}
+	heads, err := i.in.heads(ctx, items)
+	if err != nil {
+		return nil, err
+	}
+	for n := range items {
+		items[n].Landing = heads[items[n].EHRID].Landing
+	}
+	return i.in.again(ctx, items)
+}
+
 // Weight is what so many bytes take of count processors, and what there is of them.
 func Weight(count, bytes int64) (weight, all int64) {
 	p := processors{count: count}

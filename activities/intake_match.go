@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"bytes"
 	"context"
 	"slices"
 	"time"
@@ -12,24 +13,38 @@ import (
 	"github.com/cura-health/ehr-sync/internal/store"
 )
 
-// matchPatients ties the patients of a page to profiles: those linked before keep their link, the others are matched by
-// the connection's strategy with the live org's profiles, and with those made earlier on the same page.
+// matchPatients ties the patients of a page to profiles: those linked before keep their link, unless the EHR has merged them or a
+// person has decided otherwise; the others are matched by the connection's strategy with the live org's profiles, and with those
+// made earlier on the same page. Then it is decided which version their profiles show.
 func (in *intake) matchPatients(ctx context.Context, items []store.Item) error {
-	m := matching{in: in, keys: map[string][]string{}, found: map[string][]match.Candidate{}, taken: map[cura.ProfileID]string{}}
+	m := matching{
+		in: in, keys: map[string][]string{}, found: map[string][]match.Candidate{}, taken: map[cura.ProfileID]string{},
+		fresh: map[cura.ProfileID]*cura.Profile{},
+	}
 	now := time.Now()
-	var ids, values []string
+	var ids, others, values []string
 	for _, it := range items {
 		if it.Outcome != store.Stored {
 			continue
 		}
 		ids = append(ids, it.EHRID)
+		if other := in.replacedBy(&it); other != "" {
+			others = append(others, other)
+		}
 		m.keys[it.EHRID] = match.KeysAt(it.Record.Profile, in.strategy, now)
 		values = append(values, m.spellings(it.EHRID)...)
 	}
 	if len(ids) == 0 {
 		return nil
 	}
-	linked, err := in.patients(ctx, ids)
+	err := in.a.store.InOrg(ctx, in.target.Org, func(tx *store.Tx) error {
+		var err error
+		if m.linked, err = tx.Patients(ctx, in.pass.Connection, append(others, ids...)); err != nil {
+			return err
+		}
+		m.decided, err = tx.Decided(ctx, in.pass.Connection, ids)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -37,19 +52,30 @@ func (in *intake) matchPatients(ctx context.Context, items []store.Item) error {
 		return err
 	}
 	in.decisions = map[string]match.Decision{}
+	var merged []*store.Item
 	for i := range items {
 		it := &items[i]
-		if it.Outcome != store.Stored {
-			continue
+		switch link := m.linked[it.EHRID]; {
+		case it.Outcome != store.Stored:
+		case link.Profile != "":
+			in.decisions[it.EHRID] = match.Decision{Outcome: match.Matched, Profile: link.Profile, Reason: "linked before"}
+			m.follow(it, link)
+		case m.decideMatch(it):
+		case in.replacedBy(it) != "" && in.live == in.target: // a pilot reads few patients, and seldom both
+			merged = append(merged, it)
+		default:
+			m.matchPatient(it)
 		}
-		if profile := linked[it.EHRID].Profile; profile != "" {
-			it.Profile = profile
-			in.decisions[it.EHRID] = match.Decision{Outcome: match.Matched, Profile: profile, Reason: "linked before"}
-			continue
-		}
-		m.matchPatient(it)
 	}
-	return nil
+	for _, it := range merged { // when those into whom they were merged have their profiles
+		if err := m.join(ctx, it, in.replacedBy(it)); err != nil {
+			return err
+		}
+	}
+	if err := m.stillFree(ctx, items); err != nil {
+		return err
+	}
+	return m.show(ctx, items)
 }
 
 // matching is the matching of one page's patients.
@@ -61,6 +87,24 @@ type matching struct {
 	found map[string][]match.Candidate
 	// taken are the profiles that patients of this very page have been tied to, with their EHR ids.
 	taken map[cura.ProfileID]string
+	// linked are the links of the page's patients, and of those into whom they were merged, by EHR id.
+	linked map[string]store.LinkState
+	// fresh are the versions of the profiles that patients of this very page have been tied to.
+	fresh map[cura.ProfileID]*cura.Profile
+	// decided is what a person has decided last about each patient.
+	decided map[string]store.Decided
+}
+
+// ask puts an item before a person.
+func ask(it *store.Item, kind cura.ReviewKind, reason string, candidates ...cura.ProfileID) {
+	it.Outcome, it.ReviewKind, it.ReviewReason, it.Candidates = store.InReview, kind, reason, candidates
+	it.Profile, it.MatchedBy, it.MatchSystems, it.MatchKeys = "", "", nil, nil
+}
+
+// decision is what a person has decided about this very version, asked in one of kinds.
+func (m *matching) decision(it *store.Item, kinds ...cura.ReviewKind) (store.Decided, bool) {
+	d := m.decided[it.EHRID]
+	return d, d.Review != "" && bytes.Equal(d.Hash, it.Hash[:]) && slices.Contains(kinds, d.Kind)
 }
 
 // spellings are all the values under which a profile may carry one of the patient's keys.
@@ -91,29 +135,71 @@ func (m *matching) look(ctx context.Context, values []string) error {
 	})
 }
 
-// matchPatient decides about one patient, and has those who come later on the page find the profile taken.
+// decideMatch does what a person has decided about a patient without a link, and reports whether one has.
+func (m *matching) decideMatch(it *store.Item) bool {
+	d, decided := m.decision(it, cura.ReviewMatch)
+	if !decided {
+		return false
+	}
+	it.Decided, it.Profile, it.MatchedBy, it.ReplacedBy = d.Review, d.Chosen, "review", m.in.replacedBy(it)
+	if d.Decision == cura.DecideNew {
+		it.Profile, it.MatchedBy = cura.ProfileID(uuid.NewString()), "new"
+	}
+	m.taken[it.Profile] = it.EHRID
+	return true
+}
+
+// matchPatient decides about a patient without a link, and has those who come later on the page find the profile taken.
 func (m *matching) matchPatient(it *store.Item) {
 	in, keys := m.in, m.keys[it.EHRID]
 	candidates := m.candidates(it.EHRID)
 	d := match.Decide(it.Record.Profile, keys, in.strategy, candidates)
-	if d.Outcome == match.Matched && tied(it, candidates[0]) {
-		d = match.Decision{Outcome: match.Ambiguous, Candidates: d.Candidates, Reason: "the profile shows another source's version, and neither is the more recent"}
-	}
 	in.decisions[it.EHRID] = d
 	switch d.Outcome {
 	case match.Ambiguous:
-		it.Outcome, it.ReviewReason, it.Candidates = store.InReview, d.Reason, d.Candidates
+		ask(it, cura.ReviewMatch, d.Reason, d.Candidates...)
 		return
 	case match.Matched:
 		it.Profile, it.MatchedBy = d.Profile, string(in.strategy.By)
 	case match.New:
 		it.Profile, it.MatchedBy = cura.ProfileID(uuid.NewString()), "new"
-		it.MatchSystem, it.MatchKeys = in.strategy.System, m.spellings(it.EHRID)
+		it.MatchSystems, it.MatchKeys = match.Systems(in.strategy.System), m.spellings(it.EHRID)
 		for _, value := range it.MatchKeys {
 			m.found[value] = append(m.found[value], match.Candidate{Profile: it.Profile})
 		}
 	}
 	m.taken[it.Profile] = it.EHRID
+	if link := m.linked[it.EHRID]; link.Profile == "" {
+		link.Profile = it.Profile
+		m.linked[it.EHRID], m.fresh[it.Profile] = link, it.Record.Profile
+	}
+}
+
+// stillFree asks again about patients for whom a person has decided on a profile that another patient of the connection, but for
+// the one into whom they were merged, has been linked to since.
+func (m *matching) stillFree(ctx context.Context, items []store.Item) error {
+	for i := range items {
+		it := &items[i]
+		if it.MatchedBy != "review" {
+			continue
+		}
+		var links []store.Link
+		err := m.in.a.store.InOrg(ctx, m.in.target.Org, func(tx *store.Tx) error {
+			var err error
+			links, err = tx.LinksOf(ctx, it.Profile)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(links, func(l store.Link) bool {
+			return l.Connection == m.in.pass.Connection && l.EHRID != it.EHRID && l.EHRID != it.ReplacedBy
+		}) {
+			ask(it, cura.ReviewMatch, "another patient of this connection has been linked to the profile that was decided for", it.Profile)
+			it.Decided, it.ReplacedBy = "", ""
+		}
+	}
+	return nil
 }
 
 // candidates are the profiles that carry one of a patient's keys, each once.
@@ -134,12 +220,4 @@ func (m *matching) candidates(patient string) []match.Candidate {
 		}
 	}
 	return all
-}
-
-// tied reports whether a profile shows another patient's version and it can't be told which of the two is newer.
-func tied(it *store.Item, c match.Candidate) bool {
-	if c.SourceConnection == "" || c.SourceEHRID == it.EHRID {
-		return false
-	}
-	return it.LastUpdated == nil || c.LastUpdated == nil || it.LastUpdated.Equal(*c.LastUpdated)
 }

@@ -185,7 +185,7 @@ func (h *hospital) environment() *testsuite.TestActivityEnvironment {
 	env := suite.NewTestActivityEnvironment()
 	env.SetTestTimeout(2 * time.Minute)
 	for _, activity := range []any{
-		h.a.TestEndpoint, h.a.RunPilot, h.a.PurgePilot, h.a.BeginRun, h.a.FinishRun, h.a.GiveUp, h.a.RecordStanding, h.a.EvaluateWindow, h.a.PullType, h.a.ReconcileType, h.a.RefreshRoster,
+		h.a.TestEndpoint, h.a.RunPilot, h.a.PurgePilot, h.a.BeginRun, h.a.FinishRun, h.a.GiveUp, h.a.RecordStanding, h.a.EvaluateWindow, h.a.PullType, h.a.ReconcileType, h.a.RefreshRoster, h.a.BeginRemap, h.a.Retake,
 	} {
 		env.RegisterActivity(activity)
 	}

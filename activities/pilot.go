@@ -57,7 +57,11 @@ func (a *Activities) runPilot(ctx context.Context, in PilotInput) (PilotResult, 
 	if err != nil {
 		return PilotResult{}, err
 	}
-	p := &pilot{a: a, in: in, client: open.client, vendor: open.profile, conn: conn, shadow: shadow}
+	overrides, err := a.overrides(ctx, conn)
+	if err != nil {
+		return PilotResult{}, err
+	}
+	p := &pilot{a: a, in: in, client: open.client, vendor: open.profile, conn: conn, shadow: shadow, overrides: overrides}
 	slots, err := p.slots(ctx)
 	if err != nil {
 		return PilotResult{}, err
@@ -125,6 +129,8 @@ type pilot struct {
 	vendor *profile.Profile
 	conn   store.ConnectionState
 	shadow Target
+	// overrides are the live connection's: what the pilot shows is what will be.
+	overrides *mappings.Overrides
 }
 
 // search gives yield each entry of a search, page by page, until it has enough.
@@ -220,7 +226,7 @@ func (p *pilot) read(ctx context.Context, patient string, report *cura.PilotPati
 			report.Notes = append(report.Notes, fmt.Sprintf("%s: the EHR has more than %d; the pilot has read no further", t, maxEntries))
 		}
 		pass := store.Pass{Connection: p.shadow.Connection, Type: t, Run: p.in.Run}
-		in := intake{a: p.a, pass: pass, target: p.shadow, live: p.in.Target, strategy: p.conn.Match, base: p.conn.BaseURL, known: known}
+		in := intake{a: p.a, pass: pass, target: p.shadow, live: p.in.Target, strategy: p.conn.Match, base: p.conn.BaseURL, known: known, overrides: p.overrides}
 		items, err := in.decide(ctx, entries)
 		if err != nil {
 			return nil, err
@@ -268,16 +274,16 @@ func (p *pilot) write(ctx context.Context, report *cura.PilotPatient, parts []pa
 		unlinked := map[string]bool{}
 		for _, part := range parts {
 			part.orphan(unlinked)
-			counts, refused, err := tx.TryPatient(ctx, part.pass, mappings.Version, part.items)
+			counts, refused, err := tx.TryPatient(ctx, part.pass, p.overrides.Version(), part.items)
 			if err == nil && len(refused) > 0 {
 				part.setAside(refused, unlinked)
-				counts, err = tx.ApplyPatient(ctx, part.pass, mappings.Version, part.items)
+				counts, err = tx.ApplyPatient(ctx, part.pass, p.overrides.Version(), part.items)
 			}
 			if err != nil {
 				return err
 			}
 			report.Counts[part.pass.Type] = counts
-			part.describe(report)
+			part.describe(report, p.overrides)
 		}
 		return tx.PutPilotReport(ctx, p.shadow.Connection, *report)
 	})

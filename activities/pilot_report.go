@@ -8,8 +8,8 @@ import (
 	"github.com/cura-health/ehr-sync/mappings"
 )
 
-// describe adds what became of a part to the report: of the Patient, how it was matched.
-func (p part) describe(report *cura.PilotPatient) {
+// describe adds what became of a part to the report: of the Patient, how it was matched. It was mapped with the overrides.
+func (p part) describe(report *cura.PilotPatient, overrides *mappings.Overrides) {
 	if p.pass.Type == cura.Patient {
 		p.describePatient(report)
 	}
@@ -22,13 +22,13 @@ func (p part) describe(report *cura.PilotPatient) {
 			continue
 		}
 		previewed = true
-		lines, err := mappings.Preview(it.Raw)
+		preview, err := mappings.PreviewWith(it.Raw, overrides, overrides)
 		if err != nil {
 			report.Notes = append(report.Notes, string(p.pass.Type)+": there is no preview of the first one")
 			continue
 		}
-		for _, l := range lines[:min(len(lines), previewLines)] {
-			report.Preview = append(report.Preview, cura.PreviewLine(l))
+		for _, l := range preview.Lines[:min(len(preview.Lines), previewLines)] {
+			report.Preview = append(report.Preview, cura.PreviewLine{Element: l.Element, Source: l.Source, Field: l.Field, Value: l.After})
 		}
 	}
 }

@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -95,6 +96,8 @@ type puller struct {
 	rules  profile.Rules
 	pass   store.Pass
 	sink   sink
+	// overrides are what the connection's resources are mapped with; nil: it has none.
+	overrides *mappings.Overrides
 	// comparing: pages are compared with the tables, and nothing is moved.
 	comparing bool
 	began     time.Time
@@ -117,16 +120,23 @@ func (a *Activities) newPuller(ctx context.Context, in PullInput) (*puller, erro
 		a: a, in: in, conn: conn, client: open.client, pace: open.pace, began: time.Now(),
 		pass: store.Pass{Connection: in.Connection, Type: in.Type, Run: in.Run},
 	}
-	p.choice, p.rules, err = a.strategy(ctx, conn, open.profile, in.Type)
+	if p.choice, p.rules, err = a.strategy(ctx, conn, open.profile, in.Type); err != nil {
+		return nil, err
+	}
+	p.overrides, err = a.overrides(ctx, conn)
 	return p, err
 }
 
-// strategy says how a type is read: as the last endpoint test has found, else as the operator or the profile says.
+// strategy says how a type is read: as the last endpoint test has found, else as the operator or the profile says. It fails for a
+// type that isn't read at all: one that the vendor doesn't offer, and one that the site's overrides leave out.
 func (a *Activities) strategy(ctx context.Context, conn store.ConnectionState, vendor *profile.Profile, t cura.ResourceType) (cura.StrategyChoice, profile.Rules, error) {
 	rules, offered := vendor.Rules(t)
 	if !offered {
 		return cura.StrategyChoice{}, rules, fault.Newf("reading "+string(t), fault.Unsupported, "the profile %s says that the vendor doesn't offer it", vendor.Name).
 			WithFix("Take it off the connection's types: starter connection edit --types …")
+	}
+	if err := a.taken(ctx, conn, t); err != nil {
+		return cura.StrategyChoice{}, rules, err
 	}
 	var known []cura.StrategyChoice
 	err := a.store.InOrg(ctx, conn.OrgID, func(tx *store.Tx) error {
@@ -282,8 +292,8 @@ func (p *puller) release(ctx context.Context) {
 	}
 }
 
-// wake takes up what was set aside for want of its patient, once the patient is linked. The EHR serves such a resource
-// again only when it changes, so it is read from the landing.
+// wake takes up what was set aside for want of its patient, once the patient is linked, and patients about whom a person has
+// decided. The EHR serves such a resource again only when it changes, so it is read from the landing.
 func (p *puller) wake(ctx context.Context) error {
 	const batch = 200
 	for {
@@ -301,8 +311,8 @@ func (p *puller) wake(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		err = p.write(ctx, in, items, func(tx *store.Tx) error { return tx.ApplyWoken(ctx, p.pass, mappings.Version, items) })
-		if err != nil {
+		err = p.write(ctx, in, items, func(tx *store.Tx) error { return tx.ApplyWoken(ctx, p.pass, p.overrides.Version(), items) })
+		if err != nil && !errors.Is(err, store.ErrSettledMeanwhile) { // then what is waiting is read again
 			return err
 		}
 	}

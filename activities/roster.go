@@ -60,7 +60,11 @@ func (a *Activities) refreshRoster(ctx context.Context, in Target) (RosterResult
 	if err != nil {
 		return RosterResult{}, err
 	}
-	r := &roster{a: a, in: in, conn: conn.Connection, ehr: open.client, began: time.Now()}
+	overrides, err := a.overrides(ctx, conn)
+	if err != nil {
+		return RosterResult{}, err
+	}
+	r := &roster{a: a, in: in, conn: conn.Connection, overrides: overrides, ehr: open.client, began: time.Now()}
 	defer heartbeat(ctx, func() any { return r.asked.Load() })()
 	if conn.RosterSource == cura.RosterEnrolment {
 		if err := r.enrol(ctx); err != nil {
@@ -85,6 +89,8 @@ type roster struct {
 	conn  cura.Connection
 	ehr   *ehr.Client
 	began time.Time
+	// overrides are what the EHR's answers are mapped with; nil: the connection has none.
+	overrides *mappings.Overrides
 
 	asked       atomic.Int64
 	useless     int // answers in a row
@@ -185,7 +191,7 @@ func (r *roster) askFor(ctx context.Context, e store.Enrolment) (store.Settlemen
 		return store.Settlement{}, fault.New("finding a patient", fault.Throttled, "the EHR asks for a pause").After(wait)
 	case err == nil:
 		r.useless = 0
-		return verify(e, r.conn.Match, entries), nil
+		return verify(e, r.conn.Match, r.overrides, entries), nil
 	case !aboutOne(err):
 		return store.Settlement{}, rosterFault(err)
 	}
@@ -217,7 +223,7 @@ func rosterFault(err error) error {
 
 // verify says which of the patients that the EHR gave is the person: the one that carries the very identifier, and whose
 // birth date or family name agrees. Servers answer with near matches too; nobody is taken for somebody by those.
-func verify(e store.Enrolment, strategy cura.MatchStrategy, entries []fhir.Entry) store.Settlement {
+func verify(e store.Enrolment, strategy cura.MatchStrategy, overrides *mappings.Overrides, entries []fhir.Entry) store.Settlement {
 	person := match.Candidate{BirthDate: e.BirthDate, Family: e.Family, Given: e.Given}
 	var found []string
 	var doubts []string
@@ -228,7 +234,7 @@ func verify(e store.Enrolment, strategy cura.MatchStrategy, entries []fhir.Entry
 			continue
 		}
 		seen[entry.ID] = true
-		record, err := mappings.Map(entry.Resource)
+		record, err := mappings.MapWith(entry.Resource, overrides)
 		if err != nil || record.Profile == nil || !fhir.IsID(entry.ID) {
 			unreadable++
 			continue

@@ -55,7 +55,7 @@ func TestNobodyIsTakenForSomebody(t *testing.T) {
 				require.NoError(t, err)
 				entries = append(entries, fhir.Entry{Resource: []byte(raw), Type: head.Type, ID: head.ID})
 			}
-			got := verify(tc.person, cura.MatchStrategy{By: cura.MatchMRN, System: "urn:mrn"}, entries)
+			got := verify(tc.person, cura.MatchStrategy{By: cura.MatchMRN, System: "urn:mrn"}, nil, entries)
 			require.Equal(t, tc.state, got.State, got.Reason)
 			require.Contains(t, got.Reason, tc.because)
 			require.Equal(t, tc.state == store.EnrolmentFound, got.EHRID == "a")

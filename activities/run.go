@@ -193,12 +193,12 @@ func (a *Activities) FinishRun(ctx context.Context, in FinishInput) (FinishResul
 }
 
 // leftUnread reports whether a run of this kind is incomplete because the type ended so. What another run is reading is
-// read for a sync, which comes again; a backfill or a replay had to read it itself. Without patients a backfill has read
+// read for a sync, which comes again; a backfill, a replay or a remap had to do it itself. Without patients a backfill has read
 // nothing.
 func leftUnread(run cura.RunKind, t cura.ResourceType, kind fault.Kind) bool {
 	switch {
 	case kind == fault.Busy:
-		return run == cura.RunBackfill || run == cura.RunReplay
+		return run == cura.RunBackfill || run == cura.RunReplay || run == cura.RunRemap
 	case kind == fault.Paused:
 		return false // somebody has wanted it so, and sees it in status
 	case TypeOff(kind):

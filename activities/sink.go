@@ -11,7 +11,6 @@ import (
 	"github.com/cura-health/ehr-sync/internal/fault"
 	"github.com/cura-health/ehr-sync/internal/fhir"
 	"github.com/cura-health/ehr-sync/internal/store"
-	"github.com/cura-health/ehr-sync/mappings"
 )
 
 // sink is where pages go: into Cura's tables, or beside them to compare. prepare is the costly part that depends on the page
@@ -28,7 +27,7 @@ type landing struct{ p *puller }
 func (p *puller) intake(serverTime time.Time) *intake {
 	return &intake{
 		a: p.a, pass: p.pass, target: p.in.Target, live: p.in.Target, strategy: p.conn.Match, base: p.conn.BaseURL, serverTime: serverTime,
-		policy: p.conn.PullConsent,
+		policy: p.conn.PullConsent, overrides: p.overrides,
 	}
 }
 
@@ -36,8 +35,8 @@ func (l landing) prepare(ctx context.Context, page ehr.Page) ([]store.Item, erro
 	return l.p.intake(page.ServerTime).prepare(ctx, page.Entries)
 }
 
-// take settles what became of each resource and writes it. It is settled again when another connection has made a profile
-// for one of the page's new patients meanwhile.
+// take settles what became of each resource and writes it. It is settled again when what it was settled by has changed
+// meanwhile: another connection has made a profile for one of the page's new patients, or a link has moved.
 func (l landing) take(ctx context.Context, pass store.Pass, page ehr.Page, items []store.Item, advance store.Advance) error {
 	in := l.p.intake(page.ServerTime)
 	for {
@@ -47,7 +46,7 @@ func (l landing) take(ctx context.Context, pass store.Pass, page ehr.Page, items
 		var counts cura.Counts
 		err := l.p.write(ctx, in, items, func(tx *store.Tx) error {
 			var err error
-			if counts, err = tx.ApplyPage(ctx, pass, mappings.Version, items, advance); err != nil {
+			if counts, err = tx.ApplyPage(ctx, pass, in.overrides.Version(), items, advance); err != nil {
 				return err
 			}
 			if len(in.leftOut) > 0 && pass.Partition == "" {
@@ -57,7 +56,7 @@ func (l landing) take(ctx context.Context, pass store.Pass, page ehr.Page, items
 			}
 			return tx.Met(ctx, pass, items)
 		})
-		if errors.Is(err, store.ErrMatchedMeanwhile) {
+		if errors.Is(err, store.ErrSettledMeanwhile) {
 			continue
 		}
 		if err == nil {

@@ -15,6 +15,8 @@ const (
 	RunPatient RunKind = "patient"
 	// RunReconcile compares the source with Cura.
 	RunReconcile RunKind = "reconcile"
+	// RunRemap maps again what has landed, without the EHR.
+	RunRemap RunKind = "remap"
 )
 
 // GoneReason is why a record is a tombstone: the EHR has it no more, and its row stays for the audit.

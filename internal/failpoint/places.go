@@ -12,6 +12,7 @@ const (
 	PatientFinished = "pull/patient-finished"
 	PageCompared    = "reconcile/page-compared"
 	PilotPatient    = "pilot/patient-stored"
+	PageRetaken     = "remap/page-committed"
 )
 
 // The places that a sender passes, then those of a revoker (internal/store/halt.go).

@@ -33,10 +33,6 @@ type Candidate struct {
 	Given         string
 	// TakenBy is the EHR id of another patient of the same connection that the profile is linked to; empty: none.
 	TakenBy string
-	// SourceConnection, SourceEHRID and LastUpdated tell which patient's version the profile shows.
-	SourceConnection cura.ConnectionID
-	SourceEHRID      string
-	LastUpdated      *time.Time
 }
 
 // Decision is the outcome with its reason, in words without PHI; Profile is set for Matched.
@@ -78,8 +74,7 @@ func Decide(patient *cura.Profile, keys []string, strategy cura.MatchStrategy, c
 	if c.TakenBy != "" {
 		return review("another patient of this connection is linked to the profile already")
 	}
-	patientIs := person{birth: birthDate(patient), families: families(patient), givens: givens(patient)}
-	switch doubt, compared := patientIs.compare(personOf(c)); {
+	switch doubt, compared := personIn(patient).compare(personOf(c)); {
 	case doubt != "":
 		return review("the identifier is the same, the birth date or the family name is not: " + doubt)
 	case !compared:
@@ -115,10 +110,23 @@ func whyMany(candidates []Candidate) string {
 	return "more than one profile carries the identifier"
 }
 
+// Agree says in words what speaks against two profiles being of one person, and whether there was a birth date or a family name
+// to compare.
+func Agree(a, b *cura.Profile) (doubt string, compared bool) {
+	return personIn(a).compare(personIn(b))
+}
+
 // person is what people are told apart by, besides identifiers. Any of it may be unknown.
 type person struct {
 	birth            string
 	families, givens []string
+}
+
+func personIn(p *cura.Profile) person {
+	if p == nil {
+		return person{}
+	}
+	return person{birth: birthDate(p), families: families(p), givens: givens(p)}
 }
 
 func personOf(c Candidate) person {

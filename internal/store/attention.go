@@ -27,15 +27,14 @@ const waitingSQL = `
 	UNION ALL
 	SELECT connection_id, 'type-off', off_since, resource_type || ' is switched off: ' || reason,
 		ARRAY['starter connection show CONNECTION', 'starter sync CONNECTION']
-	FROM sync.type_switches WHERE org_id = $1
+	FROM sync.type_switches WHERE org_id = $1 AND reason <> '` + ExcludedType + `'
 	UNION ALL
 	SELECT connection_id, 'dead-letter', opened_at, resource_type || ' gave up after ' || attempts || ' attempts: ' || detail,
 		ARRAY['starter dead-letters show ' || dead_letter_id, 'starter dead-letters replay ' || dead_letter_id]
 	FROM sync.dead_letters WHERE org_id = $1 AND state = 'open'
 	UNION ALL
-	SELECT connection_id, 'review', min(opened_at), count(*) || ' patients wait for a decision: ' || reason
-			|| '. Correct them at the EHR; deciding here has no command yet', ARRAY['starter connection show CONNECTION']
-	FROM sync.reviews WHERE org_id = $1 AND closed_at IS NULL GROUP BY connection_id, reason
+	SELECT connection_id, 'review', min(opened_at), count(*) || ' patients wait for a decision: ' || reason, ARRAY['starter reviews list CONNECTION']
+	FROM sync.reviews WHERE org_id = $1 AND closed_at IS NULL AND decided_at IS NULL GROUP BY connection_id, reason
 	UNION ALL
 	SELECT connection_id, 'failing', failing_since, 'the EHR has failed ' || failures_in_a_row || ' requests in a row',
 		ARRAY['starter test CONNECTION', 'starter connection show CONNECTION']
@@ -66,7 +65,7 @@ const waitingSQL = `
 
 // Attention lists what waits for a person in the org, oldest first.
 func (tx *Tx) Attention(ctx context.Context) ([]Waiting, error) {
-	rows, err := tx.tx.Query(ctx, `SELECT * FROM (`+waitingSQL+`) waiting ORDER BY since`, tx.org)
+	rows, err := tx.tx.Query(ctx, `SELECT connection_id, what, since, why, commands FROM (`+waitingSQL+`) waiting ORDER BY since`, tx.org)
 	if err != nil {
 		return nil, err
 	}

@@ -225,13 +225,15 @@ type ConnectionState struct {
 	RemovedAt      *time.Time        `json:"removed_at,omitempty"`
 	// SettingsVersion grows with every change of the settings or the credentials.
 	SettingsVersion int64 `json:"-"`
+	// Overrides is the version of the mapping overrides that hold (Tx.MappingOverrides reads the file); 0: none do.
+	Overrides int `json:"overrides_version,omitempty"`
 }
 
 const connectionColumns = `
 	connection_id, org_id, name, base_url, token_url, client_id, scopes, ca_pem, match_by, match_system, ehr_profile,
 	types, insecure_loopback, phase, health, created_at, coalesce(shadow_of::text, ''), waits_for, why, commands,
 	attention_since, removed_at, settings_version, profile_text, profile_params, strategies, roster_source, group_id,
-	deliveries, pull_consent, unmatched`
+	deliveries, pull_consent, unmatched, coalesce(overrides_version, 0)`
 
 func scanConnection(row pgx.CollectableRow) (ConnectionState, error) {
 	var c ConnectionState
@@ -240,7 +242,7 @@ func scanConnection(row pgx.CollectableRow) (ConnectionState, error) {
 		&c.Match.System, &c.EHRProfile, &c.Types, &c.InsecureLoopback, &c.Phase, &c.Health, &c.CreatedAt, &c.ShadowOf,
 		&c.WaitsFor, &c.Why, &c.Commands, &c.AttentionSince, &c.RemovedAt, &c.SettingsVersion,
 		&c.ProfileText, &c.ProfileParams, &strategies, &c.RosterSource, &c.GroupID, &c.Deliveries, &c.PullConsent,
-		&c.Match.Unmatched)
+		&c.Match.Unmatched, &c.Overrides)
 	for _, s := range strategies {
 		if t, strategy, ok := strings.Cut(s, "="); ok {
 			if c.Strategies == nil {

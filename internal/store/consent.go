@@ -186,22 +186,24 @@ func (tx *Tx) ConsentHead(ctx context.Context, profile cura.ProfileID) (ConsentH
 
 // EnsureHead makes a patient's head where there is none. What the log says by then is what it stands for.
 func (s *Store) EnsureHead(ctx context.Context, org cura.OrgID, profile cura.ProfileID) error {
-	return s.InOrg(ctx, org, func(tx *Tx) error {
-		var there bool
-		err := tx.tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM cura.consent_heads WHERE org_id = $1 AND profile_id = $2)`, org, profile).Scan(&there)
-		if err != nil || there {
-			return err
-		}
-		// Pages of Consents that don't see the head yet commit first.
-		if _, err := tx.tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('consent ' || $1, 0))`, string(org)); err != nil {
-			return err
-		}
-		_, err = tx.tx.Exec(ctx, `
-			INSERT INTO cura.consent_heads (org_id, profile_id, entry_id, entries)
-			SELECT $1, $2, coalesce(max(entry_id), 0), count(*) FROM cura.consent_log WHERE org_id = $1 AND profile_id = $2
-			ON CONFLICT DO NOTHING`, org, profile)
+	return s.InOrg(ctx, org, func(tx *Tx) error { return tx.ensureHead(ctx, profile) })
+}
+
+func (tx *Tx) ensureHead(ctx context.Context, profile cura.ProfileID) error {
+	var there bool
+	err := tx.tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM cura.consent_heads WHERE org_id = $1 AND profile_id = $2)`, tx.org, profile).Scan(&there)
+	if err != nil || there {
 		return err
-	})
+	}
+	// Pages of Consents that don't see the head yet commit first.
+	if _, err := tx.tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('consent ' || $1, 0))`, string(tx.org)); err != nil {
+		return err
+	}
+	_, err = tx.tx.Exec(ctx, `
+		INSERT INTO cura.consent_heads (org_id, profile_id, entry_id, entries)
+		SELECT $1, $2, coalesce(max(entry_id), 0), count(*) FROM cura.consent_log WHERE org_id = $1 AND profile_id = $2
+		ON CONFLICT DO NOTHING`, tx.org, profile)
+	return err
 }
 
 // ConsentHalts lists the changes of a patient's consent, the newest first.

@@ -56,7 +56,7 @@ func (o *outbox) pulled(id, version string) store.Item {
 	entry := consent.Grant(consent.Terms{})
 	it := item(id, "consent "+id+" "+version)
 	it.Profile = o.profile
-	it.Record = cura.Record{Type: cura.Consent, EHRID: id, VersionID: version, Consent: &entry}
+	it.Record = cura.Record{Type: cura.Consent, EHRID: id, PatientEHRID: "p1", VersionID: version, Consent: &entry}
 	return it
 }
 

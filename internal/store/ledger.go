@@ -285,7 +285,7 @@ func (tx *Tx) announce(ctx context.Context, profile cura.ProfileID, before, afte
 	}
 	rows, err := tx.tx.Query(ctx, `
 		SELECT l.link_id::text, l.connection_id FROM sync.patient_links l JOIN sync.connections c USING (org_id, connection_id)
-		WHERE l.org_id = $1 AND l.profile_id = $2 AND c.removed_at IS NULL AND c.shadow_of IS NULL
+		WHERE l.org_id = $1 AND l.profile_id = $2 AND l.replaced_by = '' AND c.removed_at IS NULL AND c.shadow_of IS NULL
 			AND coalesce(c.deliveries ->> 'consent-event', 'off') <> 'off' AND NOT starts_with($3, c.connection_id::text || '/')`, tx.org, profile, from)
 	if err != nil {
 		return err

@@ -337,7 +337,7 @@ func (tx *Tx) LinkOf(ctx context.Context, connection cura.ConnectionID, name str
 		SELECT link_id::text, profile_id FROM (
 			SELECT link_id, profile_id FROM sync.patient_links WHERE org_id = $1 AND connection_id = $2 AND ehr_id = $3
 			UNION SELECT link_id, profile_id FROM sync.patient_links WHERE org_id = $1 AND link_id = $4 AND connection_id = $2
-			UNION SELECT link_id, profile_id FROM sync.patient_links WHERE org_id = $1 AND profile_id = $4 AND connection_id = $2
+			UNION SELECT link_id, profile_id FROM sync.patient_links WHERE org_id = $1 AND profile_id = $4 AND connection_id = $2 AND replaced_by = ''
 		) AS l ORDER BY link_id LIMIT 1`, tx.org, connection, name, id).Scan(&link, &profile)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return "", "", fault.New("looking for the patient", fault.NotFound, "the connection has no such patient").
@@ -354,10 +354,11 @@ type Link struct {
 	EHRID string
 }
 
-// LinksOf lists the patient links of a profile, at all connections.
+// LinksOf lists the patient links of a profile, at all connections, without those of patients who were merged into another.
 func (tx *Tx) LinksOf(ctx context.Context, profile cura.ProfileID) ([]Link, error) {
 	rows, err := tx.tx.Query(ctx, `
-		SELECT link_id::text, connection_id, ehr_id FROM sync.patient_links WHERE org_id = $1 AND profile_id = $2 ORDER BY connection_id, link_id`,
+		SELECT link_id::text, connection_id, ehr_id FROM sync.patient_links WHERE org_id = $1 AND profile_id = $2 AND replaced_by = ''
+		ORDER BY connection_id, link_id`,
 		tx.org, profile)
 	if err != nil {
 		return nil, err

@@ -319,7 +319,7 @@ func TestAnEncounterIsThePatientsOwn(t *testing.T) {
 	_, stranger := o.addPatient(t, "p2", "200")
 	visit := item("e1", "encounter e1")
 	visit.Profile = o.profile
-	visit.Record = cura.Record{Type: cura.Encounter, EHRID: "e1", Visit: &cura.Visit{Status: "finished"}}
+	visit.Record = cura.Record{Type: cura.Encounter, EHRID: "e1", PatientEHRID: "p1", Visit: &cura.Visit{Status: "finished"}}
 	_, err := o.apply(t, o.lease(t, o.pass(cura.Encounter)), store.Advance{Candidate: serverTime}, visit)
 	require.NoError(t, err)
 	has := func(profile cura.ProfileID, id string) (has bool) {

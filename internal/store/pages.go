@@ -54,16 +54,32 @@ type Item struct {
 	Landing int64
 	// WaitsForPatient is the EHR id of the patient that must be linked before the outcome can be another.
 	WaitsForPatient string
-	Reasons         []Reason         // for Quarantined
-	ReviewReason    string           // for a patient InReview
-	Candidates      []cura.ProfileID // for a patient InReview
-	Record          cura.Record      // for Stored, and for what was Mapped
-	Profile         cura.ProfileID   // for Stored
+	Reasons         []Reason       // for Quarantined
+	Record          cura.Record    // for Stored, and for what was Mapped
+	Profile         cura.ProfileID // for Stored
+	// ReviewKind, ReviewReason and Candidates are what a person is asked about a patient InReview. Of a merge the candidates are
+	// the profile that the patient has and the one that they would get, of a split the former one and the one that they have.
+	ReviewKind   cura.ReviewKind
+	ReviewReason string
+	Candidates   []cura.ProfileID
+	// Decided is the review whose decision the outcome follows; empty: none.
+	Decided string
+	// Shown is what the profile of a patient showed when it was decided whether it shows this version from now on; nil: it is new.
+	Shown *Shown
+	// Keep: the profile keeps what it shows.
+	Keep bool
+	// ReplacedBy is the EHR id of the patient into whom this one was merged: nothing of it is shown, and nobody is found by it.
+	ReplacedBy string
+	// Relink: the patient is linked already, and ReplacedBy isn't what the link says.
+	Relink bool
+	// Move takes a patient's link from another profile to Profile, with what hangs on it.
+	Move *LinkMove
 	// MatchedBy is set for a patient that is linked for the first time: "new" or the kind of identifier.
 	MatchedBy string
-	// MatchSystem and MatchKeys are the identifiers by which no profile was found for a new patient.
-	MatchSystem string
-	MatchKeys   []string
+	// MatchSystems and MatchKeys are the identifiers by which no profile was found for a new patient: each of the keys under each of
+	// the systems' names.
+	MatchSystems []string
+	MatchKeys    []string
 }
 
 // Head is the newest version of a resource that has landed, and what became of it.
@@ -104,7 +120,7 @@ func (tx *Tx) ApplyPage(ctx context.Context, pass Pass, mappingVersion string, i
 	if err := tx.holdLease(ctx, pass); err != nil {
 		return cura.Counts{}, err
 	}
-	if err := tx.stillNew(ctx, items); err != nil {
+	if err := tx.holdDecisions(ctx, pass, items); err != nil {
 		return cura.Counts{}, err
 	}
 	counts, err := tx.applyItems(ctx, pass, mappingVersion, items)
@@ -129,40 +145,13 @@ func (tx *Tx) ApplyPage(ctx context.Context, pass Pass, mappingVersion string, i
 	return counts, nil
 }
 
-// ErrMatchedMeanwhile says that another connection of the org has made a profile for one of the page's new patients since
-// the page was decided: decide it again.
-var ErrMatchedMeanwhile = errors.New("a new patient has a profile by now")
-
-// stillNew makes sure that no profile carries an identifier of the page's new patients. Only one transaction of an org at
-// a time may make profiles: otherwise two connections that serve the same person at once would make two.
-func (tx *Tx) stillNew(ctx context.Context, items []Item) error {
-	var systems, keys []string
-	for _, it := range items {
-		for _, key := range it.MatchKeys {
-			systems, keys = append(systems, it.MatchSystem), append(keys, key)
-		}
-	}
-	if len(keys) == 0 {
-		return nil
-	}
-	if _, err := tx.tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('profiles ' || $1, 0))`, string(tx.org)); err != nil {
-		return err
-	}
-	var taken bool
-	err := tx.tx.QueryRow(ctx, `
-		SELECT EXISTS (SELECT FROM unnest($2::text[], $3::text[]) AS k (system, value), LATERAL (
-			SELECT FROM cura.profile_identifiers i WHERE i.org_id = $1 AND i.system = k.system AND i.value = k.value LIMIT 1) AS i)`,
-		tx.org, systems, keys).Scan(&taken)
-	if err == nil && taken {
-		return ErrMatchedMeanwhile
-	}
-	return err
-}
-
 // ApplyWoken writes resources that had landed before and are decided again: rows and audit, but no counts of the run,
-// which counts what the EHR served.
+// which counts what the EHR served. ErrSettledMeanwhile as for a page.
 func (tx *Tx) ApplyWoken(ctx context.Context, pass Pass, mappingVersion string, items []Item) error {
 	if err := tx.holdLease(ctx, pass); err != nil {
+		return err
+	}
+	if err := tx.holdDecisions(ctx, pass, items); err != nil {
 		return err
 	}
 	counts, err := tx.applyItems(ctx, pass, mappingVersion, items)
@@ -177,17 +166,24 @@ func (tx *Tx) ApplyWoken(ctx context.Context, pass Pass, mappingVersion string, 
 }
 
 // Woken lists resources of the pass's type that were set aside for want of their patient, who is linked by now and isn't
-// withheld. They come raw from the landing, for another decision.
+// withheld, and patients about whom a person has decided since. They come raw from the landing, for another decision.
 func (tx *Tx) Woken(ctx context.Context, pass Pass, limit int) ([]Item, error) {
 	rows, err := tx.tx.Query(ctx, `
 		SELECT r.ehr_id, r.content_hash, r.last_updated, r.landing_id, l.version_id, l.raw, l.raw_bytes
-		FROM sync.resources r, LATERAL (
-			SELECT p.profile_id FROM sync.patient_links p
-			WHERE p.org_id = $1 AND p.connection_id = $2 AND p.ehr_id = r.waits_for_patient LIMIT 1) AS p, LATERAL (
+		FROM (
+			SELECT r.ehr_id, r.content_hash, r.last_updated, r.landing_id FROM sync.resources r, LATERAL (
+				SELECT p.profile_id FROM sync.patient_links p
+				WHERE p.org_id = $1 AND p.connection_id = $2 AND p.ehr_id = r.waits_for_patient LIMIT 1) AS p
+			WHERE r.org_id = $1 AND r.connection_id = $2 AND r.resource_type = $3 AND r.waits_for_patient IS NOT NULL
+				AND NOT EXISTS (SELECT FROM cura.withheld w
+					WHERE w.org_id = $1 AND w.connection_id = $2 AND w.profile_id = p.profile_id AND $3 = ANY (w.types))
+			UNION
+			SELECT r.ehr_id, r.content_hash, r.last_updated, r.landing_id FROM sync.reviews v, LATERAL (
+				SELECT r.ehr_id, r.content_hash, r.last_updated, r.landing_id FROM sync.resources r
+				WHERE r.org_id = $1 AND r.connection_id = $2 AND r.resource_type = $3 AND r.ehr_id = v.ehr_id LIMIT 1) AS r
+			WHERE v.org_id = $1 AND v.connection_id = $2 AND v.resource_type = $3 AND v.decided_at IS NOT NULL AND v.closed_at IS NULL) AS r, LATERAL (
 			SELECT l.version_id, l.raw, l.raw_bytes FROM sync.landing l WHERE l.org_id = $1 AND l.landing_id = r.landing_id LIMIT 1) AS l
-		WHERE r.org_id = $1 AND r.connection_id = $2 AND r.resource_type = $3 AND r.waits_for_patient IS NOT NULL AND l.raw IS NOT NULL
-			AND NOT EXISTS (SELECT FROM cura.withheld w
-				WHERE w.org_id = $1 AND w.connection_id = $2 AND w.profile_id = p.profile_id AND $3 = ANY (w.types))
+		WHERE l.raw IS NOT NULL
 		LIMIT $4`, tx.org, pass.Connection, pass.Type, limit)
 	if err != nil {
 		return nil, err
@@ -289,7 +285,17 @@ func (tx *Tx) applyItems(ctx context.Context, pass Pass, mappingVersion string, 
 	if err := tx.putRecords(&batch, pass, mappingVersion, changed, landed); err != nil {
 		return cura.Counts{}, err
 	}
-	return counts, tx.tx.SendBatch(ctx, &batch).Close()
+	if err := tx.tx.SendBatch(ctx, &batch).Close(); err != nil {
+		return cura.Counts{}, err
+	}
+	for _, it := range changed {
+		if it.Outcome == Stored && it.Move != nil {
+			if err := tx.moveLink(ctx, pass, it); err != nil {
+				return cura.Counts{}, err
+			}
+		}
+	}
+	return counts, nil
 }
 
 // land keeps the raw versions that are new, and returns the landing ids of all by EHR id, and how many are new.
@@ -388,13 +394,16 @@ func (tx *Tx) putOutcomes(batch *pgx.Batch, pass Pass, items []Item, landed map[
 				candidates[i] = string(c)
 			}
 			batch.Queue(`
-				INSERT INTO sync.reviews (org_id, review_id, connection_id, resource_type, ehr_id, landing_id, reason, candidates)
-				VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
-				tx.org, id, pass.Connection, pass.Type, it.EHRID, landed[it.EHRID], it.ReviewReason, candidates)
+				INSERT INTO sync.reviews (org_id, review_id, connection_id, resource_type, ehr_id, landing_id, kind, reason, candidates, content_hash)
+				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
+				tx.org, id, pass.Connection, pass.Type, it.EHRID, landed[it.EHRID], it.ReviewKind, it.ReviewReason, candidates, it.Hash[:])
 			tx.Audit(audit.Record{
 				Kind: audit.ReviewOpened, Connection: pass.Connection, Run: pass.Run, Outcome: audit.Failure,
-				Details: map[string]any{"review": id, "type": pass.Type, "reason": it.ReviewReason},
+				Details: map[string]any{"review": id, "type": pass.Type, "kind": it.ReviewKind, "reason": it.ReviewReason},
 			})
+		case it.Outcome == Stored && it.Decided != "":
+			batch.Queue(`UPDATE sync.reviews SET applied_at = clock_timestamp() WHERE org_id = $1 AND review_id = $2 AND applied_at IS NULL`,
+				tx.org, it.Decided)
 		}
 	}
 	if reviews {

@@ -106,7 +106,7 @@ func patient(id, mrn string) store.Item {
 func observation(id, value string, profile cura.ProfileID) store.Item {
 	it := item(id, "observation "+id+value)
 	it.Profile = profile
-	it.Record = cura.Record{Type: cura.Observation, EHRID: id, Observation: &cura.LabObservation{
+	it.Record = cura.Record{Type: cura.Observation, EHRID: id, PatientEHRID: "p1", Observation: &cura.LabObservation{
 		Status: "final", Value: &cura.ObservationValue{Kind: "quantity", Quantity: &cura.Quantity{Value: "5.40", Unit: value}},
 	}}
 	return it
@@ -425,5 +425,10 @@ func TestWhatNoForeignKeyGuardsHolds(t *testing.T) {
 	require.Equal(t, []int64{0}, storetest.Query[int64](t, db, "SELECT count(*) FROM sync.landing l LEFT JOIN sync.runs r USING (org_id, run_id) WHERE r.run_id IS NULL"))
 	orphan := observation("o3", "mmol/L", cura.ProfileID(uuid.NewString()))
 	_, err := f.apply(t, pass, store.Advance{Candidate: serverTime}, orphan)
-	require.ErrorContains(t, err, "profile_id_fkey", "whose a record is, a foreign key still guards")
+	require.ErrorIs(t, err, store.ErrSettledMeanwhile, "whose a record is, the link says")
+	err = f.in(t, func(tx *store.Tx) error {
+		_, err := tx.ApplyPatient(t.Context(), pass, "1", []store.Item{orphan})
+		return err
+	})
+	require.ErrorContains(t, err, "profile_id_fkey", "and a foreign key guards it besides")
 }

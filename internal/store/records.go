@@ -1,8 +1,8 @@
 package store
 
 import (
-	"context"
 	"encoding/json"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,79 +13,15 @@ import (
 	"github.com/cura-health/ehr-sync/internal/match"
 )
 
-// LinkState is how far a patient of a connection has come: linked to a profile, waiting for a person, or neither.
-type LinkState struct {
-	Profile  cura.ProfileID
-	InReview bool
-}
-
-// Patients reads the link states of the patients named by EHR ids; a patient that isn't there has none.
-func (tx *Tx) Patients(ctx context.Context, connection cura.ConnectionID, ids []string) (map[string]LinkState, error) {
-	rows, err := tx.tx.Query(ctx, `
-		SELECT p.ehr_id, coalesce(l.profile_id::text, ''), coalesce(r.outcome = 'in_review', false)
-		FROM unnest($3::text[]) AS p (ehr_id)
-		LEFT JOIN LATERAL (SELECT l.profile_id FROM sync.patient_links l
-			WHERE l.org_id = $1 AND l.connection_id = $2 AND l.ehr_id = p.ehr_id LIMIT 1) AS l ON true
-		LEFT JOIN LATERAL (SELECT r.ehr_id, r.outcome FROM sync.resources r
-			WHERE r.org_id = $1 AND r.connection_id = $2 AND r.resource_type = 'Patient' AND r.ehr_id = p.ehr_id LIMIT 1) AS r ON true
-		WHERE l.profile_id IS NOT NULL OR r.ehr_id IS NOT NULL`, tx.org, connection, ids)
-	if err != nil {
-		return nil, err
-	}
-	states := make(map[string]LinkState, len(ids))
-	var id string
-	var s LinkState
-	_, err = pgx.ForEachRow(rows, []any{&id, &s.Profile, &s.InReview}, func() error {
-		states[id] = s
-		return nil
-	})
-	return states, err
-}
-
-// Candidates finds the profiles of the org that carry one of values in system, by value. With cura-id the value may be
-// a profile's own id.
-func (tx *Tx) Candidates(ctx context.Context, connection cura.ConnectionID, strategy cura.MatchStrategy, values []string) (map[string][]match.Candidate, error) {
-	var ids []string
-	for _, value := range values {
-		// Only as Cura writes it: an identifier is an exact value.
-		if id, err := uuid.Parse(value); err == nil && id.String() == value && strategy.By == cura.MatchCuraID {
-			ids = append(ids, value)
-		}
-	}
-	rows, err := tx.tx.Query(ctx, `
-		WITH found AS (
-			SELECT i.value, i.profile_id FROM unnest($4::text[]) AS v (value), LATERAL (
-				SELECT i.value, i.profile_id FROM cura.profile_identifiers i
-				WHERE i.org_id = $1 AND i.system = $3 AND i.value = v.value OFFSET 0) AS i
-			UNION
-			SELECT i.id::text, i.id FROM unnest($5::uuid[]) AS i (id), LATERAL (
-				SELECT FROM cura.profiles p WHERE p.org_id = $1 AND p.profile_id = i.id LIMIT 1) AS p
-		)
-		SELECT f.value, p.profile_id, p.birth_date, p.family, p.given,
-			ARRAY(SELECT n->>'family' FROM json_array_elements(p.record->'other_names') n WHERE n->>'family' <> ''),
-			p.connection_id, p.ehr_id, p.last_updated,
-			coalesce((SELECT l.ehr_id FROM sync.patient_links l
-				WHERE l.org_id = $1 AND l.connection_id = $2 AND l.profile_id = p.profile_id ORDER BY l.ehr_id LIMIT 1), '')
-		FROM found f JOIN cura.profiles p ON p.org_id = $1 AND p.profile_id = f.profile_id
-		ORDER BY p.profile_id`, tx.org, connection, strategy.System, values, ids)
-	if err != nil {
-		return nil, err
-	}
-	found := map[string][]match.Candidate{}
-	var value string
-	var c match.Candidate
-	_, err = pgx.ForEachRow(rows, []any{&value, &c.Profile, &c.BirthDate, &c.Family, &c.Given, &c.OtherFamilies, &c.SourceConnection, &c.SourceEHRID, &c.LastUpdated, &c.TakenBy},
-		func() error {
-			found[value] = append(found[value], c)
-			return nil
-		})
-	return found, err
-}
-
 // putRecords writes the Cura rows of the items that are stored, newest wins.
 func (tx *Tx) putRecords(batch *pgx.Batch, pass Pass, mappingVersion string, items []Item, landed map[string]int64) error {
 	tables := map[string][]clinicalRow{}
 	var consenting []string
+	if pass.Type == cura.Patient {
+		// Who was merged into a patient of the same page gets that one's profile, which has to be there.
+		items = slices.Clone(items)
+		slices.SortStableFunc(items, func(a, b Item) int { return min(len(a.ReplacedBy), 1) - min(len(b.ReplacedBy), 1) })
+	}
 	for _, it := range items {
 		if it.Outcome != Stored {
 			continue
@@ -126,20 +62,36 @@ type recordHead struct {
 	mappingVersion string
 }
 
+// putProfile writes what a patient's version says of their profile, as far as the item says, and their link.
 func (tx *Tx) putProfile(batch *pgx.Batch, h recordHead) error {
-	p := h.item.Record.Profile
-	record, err := json.Marshal(p)
+	it := h.item
+	if it.ReplacedBy == "" {
+		if !it.Keep {
+			if err := tx.showProfile(batch, h); err != nil {
+				return err
+			}
+		}
+		tx.putIdentifiers(batch, h)
+	}
+	switch {
+	case it.MatchedBy != "":
+		batch.Queue(`
+			INSERT INTO sync.patient_links (org_id, link_id, connection_id, ehr_id, profile_id, matched_by, replaced_by)
+			VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+			tx.org, uuid.NewString(), h.pass.Connection, it.EHRID, it.Profile, it.MatchedBy, it.ReplacedBy)
+	case it.Relink:
+		batch.Queue(`UPDATE sync.patient_links SET replaced_by = $4 WHERE org_id = $1 AND connection_id = $2 AND ehr_id = $3`,
+			tx.org, h.pass.Connection, it.EHRID, it.ReplacedBy)
+	}
+	return nil
+}
+
+// showProfile has a profile show a version from now on, whatever it has shown.
+func (tx *Tx) showProfile(batch *pgx.Batch, h recordHead) error {
+	c, err := columnsOf(h.item.Record.Profile)
 	if err != nil {
 		return err
 	}
-	var name, family, given, birth, precision string
-	if p.Name != nil {
-		name, family, given = p.Name.Display, p.Name.Family, strings.Join(p.Name.Given, " ")
-	}
-	if p.BirthDate != nil {
-		birth, precision = p.BirthDate.Text, string(p.BirthDate.Precision)
-	}
-	// A later version from the same patient wins; from another source, the one that was updated later.
 	batch.Queue(`
 		INSERT INTO cura.profiles AS p (org_id, profile_id, name, family, given, birth_date, birth_date_precision, gender, deceased, active,
 			record, connection_id, ehr_id, last_updated, landing_id, mapping_version)
@@ -149,13 +101,16 @@ func (tx *Tx) putProfile(batch *pgx.Batch, h recordHead) error {
 				birth_date_precision = excluded.birth_date_precision, gender = excluded.gender, deceased = excluded.deceased,
 				active = excluded.active, record = excluded.record, connection_id = excluded.connection_id, ehr_id = excluded.ehr_id,
 				last_updated = excluded.last_updated, landing_id = excluded.landing_id, mapping_version = excluded.mapping_version,
-				updated_at = now()
-			WHERE (p.connection_id = excluded.connection_id AND p.ehr_id = excluded.ehr_id) OR p.last_updated < excluded.last_updated`,
-		tx.org, h.item.Profile, name, family, given, birth, precision, p.Gender, p.Deceased, p.Active,
-		string(record), h.pass.Connection, h.item.EHRID, h.item.LastUpdated, h.landing, h.mappingVersion)
+				changed_at = NULL, updated_at = now()`,
+		tx.org, h.item.Profile, c.Name, c.Family, c.Given, c.BirthDate, c.BirthPrecision, c.Gender, c.Deceased, c.Active,
+		c.Record, h.pass.Connection, h.item.EHRID, h.item.LastUpdated, h.landing, h.mappingVersion)
+	return nil
+}
 
+// putIdentifiers writes the identifiers by which the connection's patient is found.
+func (tx *Tx) putIdentifiers(batch *pgx.Batch, h recordHead) {
 	var systems, values, codes []string
-	for _, id := range p.Identifiers {
+	for _, id := range h.item.Record.Profile.Identifiers {
 		if len(id.System)+len(id.Value) > match.MaxIdentifier {
 			continue
 		}
@@ -171,13 +126,6 @@ func (tx *Tx) putProfile(batch *pgx.Batch, h recordHead) error {
 		INSERT INTO cura.profile_identifiers (org_id, profile_id, connection_id, system, value, type_code)
 		SELECT $1, $2, $3, * FROM unnest($4::text[], $5::text[], $6::text[]) ON CONFLICT DO NOTHING`,
 		tx.org, h.item.Profile, h.pass.Connection, systems, values, codes)
-	if h.item.MatchedBy != "" {
-		batch.Queue(`
-			INSERT INTO sync.patient_links (org_id, link_id, connection_id, ehr_id, profile_id, matched_by)
-			VALUES ($1, $2, $3, $4, $5, $6)`,
-			tx.org, uuid.NewString(), h.pass.Connection, h.item.EHRID, h.item.Profile, h.item.MatchedBy)
-	}
-	return nil
 }
 
 // putConsent logs a version of a consent. The events that Cura has written itself come back with the pull: they are landed, and
@@ -255,30 +203,33 @@ func (tx *Tx) putClinical(batch *pgx.Batch, table string, pass Pass, mappingVers
 	statuses, systems, codes, labels := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 	starts, ends, records := make([]*time.Time, n), make([]*time.Time, n), make([]string, n)
 	values, units, analytes := make([]string, n), make([]string, n), make([]string, n)
+	patients := make([]string, n)
 	for i, r := range rows {
 		ids[i], profiles[i], errs[i] = r.head.item.EHRID, string(r.head.item.Profile), r.head.item.Record.EnteredInError
 		updated[i], landings[i] = r.head.item.LastUpdated, r.head.landing
 		statuses[i], systems[i], codes[i], labels[i] = r.status, r.code.System, r.code.Code, r.label
 		starts[i], ends[i], records[i] = r.starts, r.ends, r.record
 		values[i], units[i], analytes[i] = r.value, r.unit, r.analyte
+		patients[i] = r.head.item.Record.PatientEHRID
 	}
 	columns, from, set := "", "", ""
-	args := []any{tx.org, pass.Connection, pass.Type, mappingVersion, ids, profiles, errs, updated, landings, statuses, systems, codes, labels, starts, ends, records}
+	args := []any{tx.org, pass.Connection, pass.Type, mappingVersion, ids, profiles, errs, updated, landings, statuses, systems, codes, labels, starts, ends, records, patients}
 	if table == "labs.observations" {
-		columns, from = ", value, unit, analyte", ", $17::text[], $18::text[], $19::text[]"
+		columns, from = ", value, unit, analyte", ", $18::text[], $19::text[], $20::text[]"
 		set = ", value = excluded.value, unit = excluded.unit, analyte = excluded.analyte"
 		args = append(args, values, units, analytes)
 	}
 	batch.Queue(`
 		INSERT INTO `+table+` (org_id, connection_id, resource_type, mapping_version, ehr_id, profile_id, entered_in_error, last_updated,
-			landing_id, status, code_system, code, label, starts_at, ends_at, record`+columns+`)
+			landing_id, status, code_system, code, label, starts_at, ends_at, record, patient_ehr_id`+columns+`)
 		SELECT $1, $2, $3, $4, * FROM unnest($5::text[], $6::uuid[], $7::boolean[], $8::timestamptz[], $9::bigint[], $10::text[],
-			$11::text[], $12::text[], $13::text[], $14::timestamptz[], $15::timestamptz[], $16::json[]`+from+`)
+			$11::text[], $12::text[], $13::text[], $14::timestamptz[], $15::timestamptz[], $16::json[], $17::text[]`+from+`)
 		ON CONFLICT (org_id, connection_id, resource_type, ehr_id) DO UPDATE
 			SET mapping_version = excluded.mapping_version, profile_id = excluded.profile_id, entered_in_error = excluded.entered_in_error,
 				last_updated = excluded.last_updated, landing_id = excluded.landing_id, status = excluded.status,
 				code_system = excluded.code_system, code = excluded.code, label = excluded.label, starts_at = excluded.starts_at,
-				ends_at = excluded.ends_at, record = excluded.record, updated_at = now()`+set, args...)
+				ends_at = excluded.ends_at, record = excluded.record,
+				patient_ehr_id = excluded.patient_ehr_id, updated_at = now()`+set, args...)
 }
 
 func firstCoding(c cura.Concept) (cura.Coding, string) {

@@ -156,7 +156,7 @@ func TestAPeriodThatEndsIsNoticed(t *testing.T) {
 	f.applyPatient(t, f.pass(cura.Patient), it)
 	consented := item("c", "a consent")
 	consented.Profile = it.Profile
-	consented.Record = cura.Record{Type: cura.Consent, EHRID: "c", Consent: &cura.ConsentEntry{
+	consented.Record = cura.Record{Type: cura.Consent, EHRID: "c", PatientEHRID: "p", Consent: &cura.ConsentEntry{
 		Status: "active", RootType: "permit", Provision: json.RawMessage(`{"type":"permit","period":{"end":"2999-01-01"}}`),
 		Scope: consent.Grant(consent.Terms{}).Scope,
 	}}
