@@ -19,13 +19,15 @@ import (
 type connectionView struct {
 	connectionRow
 
-	TypeStates   []typeView            `json:"type_states"`
-	Strategies   []cura.StrategyChoice `json:"strategies"`
-	Roster       rosterView            `json:"roster"`
-	Pace         store.Pace            `json:"pace"`
-	Pauses       []store.Pause         `json:"pauses"`
-	Runs         []runView             `json:"runs"`
-	EndpointTest *testView             `json:"endpoint_test,omitempty"`
+	TypeStates []typeView `json:"type_states"`
+	// MappingFile is the file of mapping overrides that holds, without its text.
+	MappingFile  *store.MappingOverrides `json:"mapping_overrides,omitempty"`
+	Strategies   []cura.StrategyChoice   `json:"strategies"`
+	Roster       rosterView              `json:"roster"`
+	Pace         store.Pace              `json:"pace"`
+	Pauses       []store.Pause           `json:"pauses"`
+	Runs         []runView               `json:"runs"`
+	EndpointTest *testView               `json:"endpoint_test,omitempty"`
 }
 
 // typeView is where one resource type of a connection stands.
@@ -111,6 +113,12 @@ func (s *session) connectionView(ctx context.Context, l store.Listed) (connectio
 	})
 	if err != nil {
 		return v, err
+	}
+	if v.MappingFile, err = s.overridesOf(ctx, row.ConnectionState); err != nil {
+		return v, err
+	}
+	if v.MappingFile != nil {
+		v.MappingFile.Text = "" // starter mapping show prints it
 	}
 	v.EndpointTest, err = s.lastTest(ctx, l)
 	return v, err
@@ -241,6 +249,14 @@ func (v connectionView) unmatched() string {
 	return "a patient for whom no profile is found gets a new one (new)"
 }
 
+// mapping says in a line what is mapped with.
+func (v connectionView) mapping() string {
+	if v.MappingFile == nil {
+		return "Cura's own"
+	}
+	return fmt.Sprintf("Cura's own, with overrides %d, which %s has set at %s", v.MappingFile.Version, v.MappingFile.SetBy, when(&v.MappingFile.SetAt))
+}
+
 // pace says in a line how fast the EHR may be asked, and what it has taught.
 func (v connectionView) pace() string {
 	parts := []string{"as many requests a minute as the profile says"}
@@ -285,6 +301,7 @@ func (v connectionView) settings() string {
 		"Matches by  " + v.Match.String(),
 		"Unmatched   " + v.unmatched(),
 		"Profile     " + v.profile(),
+		"Mapping     " + v.mapping(),
 		"Pace        " + v.pace(),
 		fmt.Sprintf("Alerts      after %d failures in a row", v.Pace.AlertAfter),
 		"Delivers    " + v.deliveries(),

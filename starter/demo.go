@@ -85,8 +85,12 @@ func runDemo(ctx context.Context, c *cli.Context, d *devStack) error {
 			return err
 		}
 		var delivery *deliverySummary
+		var reviews *reviewSummary
 		if status.Phase == cura.PhaseLive {
 			if delivery, err = m.push(ctx); err != nil {
+				return err
+			}
+			if reviews, err = m.review(ctx); err != nil {
 				return err
 			}
 		}
@@ -94,7 +98,7 @@ func runDemo(ctx context.Context, c *cli.Context, d *devStack) error {
 		if err != nil {
 			return err
 		}
-		summary.Delivery = delivery
+		summary.Delivery, summary.Reviews = delivery, reviews
 		if err := m.printSummary(summary); err != nil {
 			return err
 		}

@@ -35,6 +35,8 @@ type summary struct {
 	Monitoring workflows.Window `json:"monitoring"`
 	// Delivery is what this run pushed; absent where the data has nobody to push for.
 	Delivery *deliverySummary `json:"delivery,omitempty"`
+	// Reviews are what this run put before a person; absent where the data has too few patients.
+	Reviews *reviewSummary `json:"reviews,omitempty"`
 	// WorkflowIDs are the workflows of this run: onboarding, backfill, and each sync.
 	WorkflowIDs     []string `json:"workflow_ids"`
 	TemporalUI      string   `json:"temporal_ui"`
@@ -130,6 +132,9 @@ func (m *demo) printSummary(s summary) error {
 	if d := s.Delivery; d != nil {
 		fmt.Fprintf(&b, "\nPushed: %d confirmed, %d cancelled by the revocation, which halted after %.0f ms and was effective after %.0f ms; %d arrived after that.\n",
 			d.Confirmed, d.CancelledByConsent, d.HaltMS, d.EffectiveMS, d.ArrivedAfterRevocation)
+	}
+	if r := s.Reviews; r != nil {
+		fmt.Fprintf(&b, "\nReviews: %d opened, %d resolved.\n", r.Opened, r.Resolved)
 	}
 	fmt.Fprintf(&b, "\nPilot: %d patients: %d new, %d matched, %d ambiguous. Window: %d syncs, %d looks.\nTemporal Web UI: %s\n",
 		s.Pilot.Patients, s.Pilot.New, s.Pilot.Matched, s.Pilot.Ambiguous, s.Monitoring.Last.Syncs, s.Monitoring.Evaluations, s.TemporalUI)

@@ -39,7 +39,7 @@ func newWard(t *testing.T, settings ...string) ward {
 		w.profiles[p.EHRID] = p.Profile
 		patients = append(patients, p)
 		e := pulledItem("phi-e"+n, p.Profile)
-		e.Record = cura.Record{Type: cura.Encounter, EHRID: e.EHRID, Visit: &cura.Visit{Status: "finished"}}
+		e.Record = cura.Record{Type: cura.Encounter, EHRID: e.EHRID, PatientEHRID: p.EHRID, Visit: &cura.Visit{Status: "finished"}}
 		encounters = append(encounters, e)
 	}
 	w.pull(t, cura.Patient, patients...)

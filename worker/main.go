@@ -147,10 +147,12 @@ func newWorkers(temporal client.Client, acts *activities.Activities, bulkSlots i
 	interactive.RegisterWorkflow(workflows.Backfill)
 	interactive.RegisterWorkflow(workflows.IncrementalSync)
 	interactive.RegisterWorkflow(workflows.Reconcile)
+	interactive.RegisterWorkflow(workflows.Remap)
 	interactive.RegisterWorkflow(workflows.Delivery)
-	// A person may wait for a sync of single patients: PullType is here as well.
+	// A person may wait for a sync of single patients, or for a few resources that are decided again: PullType and Retake are here as
+	// well.
 	for _, activity := range []any{
-		acts.PullType, acts.TestEndpoint, acts.RefreshRoster, acts.RunPilot, acts.PurgePilot, acts.BeginRun, acts.FinishRun, acts.GiveUp, acts.RecordStanding,
+		acts.PullType, acts.Retake, acts.TestEndpoint, acts.RefreshRoster, acts.RunPilot, acts.PurgePilot, acts.BeginRun, acts.BeginRemap, acts.FinishRun, acts.GiveUp, acts.RecordStanding,
 		acts.EvaluateWindow, acts.Deliver, acts.EnableSchedule, acts.PauseSchedule, acts.DeleteSchedule,
 	} {
 		interactive.RegisterActivity(activity)
@@ -161,6 +163,7 @@ func newWorkers(temporal client.Client, acts *activities.Activities, bulkSlots i
 	})
 	bulk.RegisterActivity(acts.PullType)
 	bulk.RegisterActivity(acts.ReconcileType)
+	bulk.RegisterActivity(acts.Retake)
 	return []worker.Worker{interactive, bulk}
 }
 

@@ -37,6 +37,16 @@ func ReplayID(d cura.DeadLetterID) string { return "replay/" + string(d) }
 // ReconcileID is the id of a connection's comparison with its source; a schedule's runs have the time appended.
 func ReconcileID(c cura.ConnectionID) string { return "reconcile/" + string(c) }
 
+// RemapID is the id of the mapping again of all that a connection has landed.
+func RemapID(c cura.ConnectionID) string { return "remap/" + string(c) }
+
+// QuarantineRetryID is the id of the mapping again of what a connection has in quarantine.
+func QuarantineRetryID(c cura.ConnectionID) string { return RemapID(c) + "/quarantine" }
+
+// DecisionsID is the id of the applying of what people have decided about a connection's patients. Each time is its own, so that no
+// decision is missed that comes while an earlier one is applied.
+func DecisionsID(c cura.ConnectionID, run string) string { return RemapID(c) + "/decisions/" + run }
+
 // ReconcileScheduleID is the id of the schedule of a connection's nightly comparison.
 func ReconcileScheduleID(c cura.ConnectionID) string { return "reconcile/" + string(c) }
 

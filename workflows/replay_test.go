@@ -30,7 +30,7 @@ func TestHistoriesReplay(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			replayer := worker.NewWorkflowReplayer()
-			for _, w := range []any{workflows.Onboarding, workflows.Backfill, workflows.IncrementalSync, workflows.Reconcile, workflows.Delivery} {
+			for _, w := range []any{workflows.Onboarding, workflows.Backfill, workflows.IncrementalSync, workflows.Reconcile, workflows.Remap, workflows.Delivery} {
 				replayer.RegisterWorkflowWithOptions(w, workflow.RegisterOptions{})
 			}
 			err := replayer.ReplayWorkflowHistoryFromJSONFile(nil, file)
@@ -41,7 +41,7 @@ func TestHistoriesReplay(t *testing.T) {
 			require.NoError(t, err)
 		})
 	}
-	for _, kind := range []string{"onboarding", "backfill", "sync", "reconcile", "delivery", "bad"} {
+	for _, kind := range []string{"onboarding", "backfill", "sync", "reconcile", "remap", "delivery", "bad"} {
 		require.True(t, seen[kind], "there is a history of %s", kind)
 	}
 }
