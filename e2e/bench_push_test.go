@@ -73,35 +73,10 @@ func (r *deliveryRig) push(b *testing.B, m *meter, patients []recipient, each in
 	}
 }
 
-// pushesTitle begins the section of the page that is about pushes.
-const pushesTitle = "## Pushes\n"
-
-// pushesOf is the section about pushes of the page at path; empty where it has none.
-func pushesOf(b *testing.B, path string) string {
-	b.Helper()
-	page, err := os.ReadFile(path)
-	if os.IsNotExist(err) {
-		return ""
-	}
-	require.NoError(b, err)
-	_, section, found := strings.Cut(string(page), pushesTitle)
-	if !found {
-		return ""
-	}
-	return pushesTitle + section
-}
-
-// writePushes writes the section about pushes at the end of the page at path, in the place of the one that is there.
+// writePushes writes the section about pushes.
 func writePushes(b *testing.B, path string, all []pushed) {
 	b.Helper()
-	page, err := os.ReadFile(path)
-	if !os.IsNotExist(err) {
-		require.NoError(b, err)
-	}
-	before, _, _ := strings.Cut(string(page), pushesTitle)
 	var out strings.Builder
-	out.WriteString(strings.TrimRight(before, "\n"))
-	out.WriteString("\n\n" + pushesTitle + "\n")
 	out.WriteString("Notes to a server with conditional create, over TLS: role, consent and ledger are looked at and audited for each, and each patient's\n")
 	out.WriteString("queue is a workflow. CPU is in milliseconds for each note, from the commit that queues them all to the last settlement.\n\n")
 	out.WriteString("| patients | notes each | notes/s | worker ms | PostgreSQL ms | **together** | Temporal server ms |\n|--:|--:|--:|--:|--:|--:|--:|\n")
@@ -109,5 +84,5 @@ func writePushes(b *testing.B, path string, all []pushed) {
 		fmt.Fprintf(&out, "| %d | %d | %.0f | %.1f | %.1f | **%.1f** | %.1f |\n", p.patients, p.each, p.perSecond,
 			p.cost.worker, p.cost.database, p.cost.worker+p.cost.database, p.cost.temporal)
 	}
-	require.NoError(b, os.WriteFile(path, []byte(out.String()), 0o644))
+	putSection(b, path, "Pushes", out.String())
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +19,7 @@ type report struct {
 	large  large
 }
 
-// write writes the report as Markdown, and keeps what BenchmarkPush has written at the end of it.
+// write writes the report as Markdown, and keeps the sections of the other benchmarks.
 func (r report) write(b *testing.B, path string) {
 	b.Helper()
 	var out strings.Builder
@@ -77,9 +78,44 @@ func (r report) write(b *testing.B, path string) {
 	line("Validation is google/fhir's jsonformat. Asked about every byte it costs %.0f ms/1k; the worker's validator remembers the forms of", asked.client-fetch.client)
 	line("members that google/fhir has found valid and asks it about the others (internal/fhir/memory.go; a test compares the verdicts of the two")
 	line("on thousands of mutants): %.0f ms/1k on this data. Where a hospital's resources have more free text, it is asked more often.", validated.client-fetch.client)
-	if pushes := pushesOf(b, path); pushes != "" { // which BenchmarkPush writes
-		line("")
-		out.WriteString(pushes)
+	old := readPage(b, path)
+	for _, title := range []string{"Pushes", "Mapping again", "Matching"} { // which the other benchmarks write
+		if begin, end := sectionOf(old, title); begin < end {
+			line("")
+			line("%s", strings.TrimRight(old[begin:end], "\n"))
+		}
 	}
 	require.NoError(b, os.WriteFile(path, []byte(out.String()), 0o644))
+}
+
+// putSection writes a section of the page at path: in the place of the one with its title, or at the end.
+func putSection(b *testing.B, path, title, text string) {
+	b.Helper()
+	page := readPage(b, path)
+	begin, end := sectionOf(page, title)
+	parts := []string{strings.TrimRight(page[:begin], "\n"), "## " + title + "\n\n" + strings.TrimRight(text, "\n"), strings.TrimRight(page[end:], "\n")}
+	parts = slices.DeleteFunc(parts, func(part string) bool { return part == "" })
+	require.NoError(b, os.WriteFile(path, []byte(strings.Join(parts, "\n\n")+"\n"), 0o644))
+}
+
+// sectionOf is where a section of a page begins and ends; both the end of the page where it isn't there.
+func sectionOf(page, title string) (begin, end int) {
+	begin = strings.Index(page, "## "+title+"\n")
+	if begin < 0 {
+		return len(page), len(page)
+	}
+	if next := strings.Index(page[begin+1:], "\n## "); next >= 0 {
+		return begin, begin + 1 + next + 1
+	}
+	return begin, len(page)
+}
+
+// readPage is the page at path; empty where there is none yet.
+func readPage(b *testing.B, path string) string {
+	b.Helper()
+	page, err := os.ReadFile(path)
+	if !os.IsNotExist(err) {
+		require.NoError(b, err)
+	}
+	return string(page)
 }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -60,6 +61,12 @@ func TestAHospitalIsOnboardedAndNothingPersonalReachesTemporal(t *testing.T) {
 	require.Zero(t, code, out)
 
 	served := r.ehr.Counts()
+	for _, patient := range r.resources("Patient") {
+		if bytes.Contains(patient, []byte("replaced-by")) {
+			served["Patient"]-- // the profile is that of the patient who stayed
+		}
+	}
+	require.Less(t, served["Patient"], r.ehr.Counts()["Patient"], "there is one")
 	for table, types := range map[string][]string{
 		"cura.profiles": {"Patient"}, "cura.allergies": {"AllergyIntolerance"}, "cura.medications": {"MedicationRequest", "MedicationStatement"},
 		"labs.observations": {"Observation"}, "cura.visits": {"Encounter"}, "cura.consent_log": {"Consent"},
