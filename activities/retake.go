@@ -218,7 +218,9 @@ func (r *retaker) through(ctx context.Context) error {
 	}
 	page, err := r.decide(ctx, r.state.After, "")
 	for err == nil && len(page.landed) > 0 {
-		if stopping(ctx) || int(r.pages.Load())*r.a.cfg.PageSize >= r.a.cfg.ChunkResources || time.Since(r.began) >= r.a.cfg.ChunkTime {
+		pages := int(r.pages.Load())
+		full := pages*r.a.cfg.PageSize >= r.a.cfg.ChunkResources || time.Since(r.began) >= r.a.cfg.ChunkTime
+		if stopping(ctx) || pages > 0 && full { // a page at least, however slow the machine is
 			return nil
 		}
 		var next decided
