@@ -275,6 +275,10 @@ func (d *delivery) gate(ctx context.Context, item store.OutboxItem) (c *cleared,
 		return nil, false, 0, "", err
 	}
 	err = d.inOrg(ctx, func(tx *store.Tx) error {
+		if now, err := tx.Item(ctx, item.ID); err != nil || now.Link != item.Link || now.Profile != item.Profile {
+			wait, why = haltedWait, "the patient's link is moving"
+			return err
+		}
 		halt, err := tx.Halted(ctx, d.in.Connection, store.HaltPushes)
 		if err != nil {
 			return err

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/cura-health/ehr-sync/internal/consent"
 	"github.com/cura-health/ehr-sync/internal/cura"
 	"github.com/cura-health/ehr-sync/internal/fhir"
 	"github.com/cura-health/ehr-sync/internal/match"
@@ -158,7 +159,7 @@ func unsettle(it *store.Item) {
 	}
 	it.Outcome, it.Profile, it.MatchedBy, it.MatchSystems, it.MatchKeys = "", "", "", nil, nil
 	it.WaitsForPatient, it.ReviewKind, it.ReviewReason, it.Candidates = "", "", "", nil
-	it.Decided, it.Shown, it.Keep, it.ReplacedBy, it.Relink, it.Move = "", nil, false, "", false, nil
+	it.Decided, it.Shown, it.Keep, it.ReplacedBy, it.Relink, it.Move = nil, nil, false, "", false, nil
 }
 
 // tie finds the profiles that the items belong to.
@@ -363,6 +364,9 @@ func (in *intake) attach(ctx context.Context, items []store.Item) error {
 		switch {
 		case state.Profile != "":
 			it.Profile = state.Profile
+			if c := it.Record.Consent; c != nil && state.ReplacedBy != "" && c.Status == "active" && !it.Record.EnteredInError {
+				it.Keep = !consent.Restricts([]consent.Consent{{Source: "ehr", Entry: *c}}, time.Now())
+			}
 		case state.InReview:
 			it.Outcome, it.WaitsForPatient = store.InReview, it.Record.PatientEHRID
 		default:

@@ -92,7 +92,7 @@ type matching struct {
 	// fresh are the versions of the profiles that patients of this very page have been tied to.
 	fresh map[cura.ProfileID]*cura.Profile
 	// decided is what a person has decided last about each patient.
-	decided map[string]store.Decided
+	decided map[string][]store.Decided
 }
 
 // ask puts an item before a person.
@@ -101,10 +101,14 @@ func ask(it *store.Item, kind cura.ReviewKind, reason string, candidates ...cura
 	it.Profile, it.MatchedBy, it.MatchSystems, it.MatchKeys = "", "", nil, nil
 }
 
-// decision is what a person has decided about this very version, asked in one of kinds.
-func (m *matching) decision(it *store.Item, kinds ...cura.ReviewKind) (store.Decided, bool) {
-	d := m.decided[it.EHRID]
-	return d, d.Review != "" && bytes.Equal(d.Hash, it.Hash[:]) && slices.Contains(kinds, d.Kind)
+// decision is what a person has decided about this very version, asked so.
+func (m *matching) decision(it *store.Item, kind cura.ReviewKind) (store.Decided, bool) {
+	for _, d := range m.decided[it.EHRID] {
+		if d.Kind == kind && bytes.Equal(d.Hash, it.Hash[:]) {
+			return d, true
+		}
+	}
+	return store.Decided{}, false
 }
 
 // spellings are all the values under which a profile may carry one of the patient's keys.
@@ -141,9 +145,16 @@ func (m *matching) decideMatch(it *store.Item) bool {
 	if !decided {
 		return false
 	}
-	it.Decided, it.Profile, it.MatchedBy, it.ReplacedBy = d.Review, d.Chosen, "review", m.in.replacedBy(it)
+	it.Decided = append(it.Decided, d.Review)
 	if d.Decision == cura.DecideNew {
+		// Whoever is somebody new wasn't merged into anybody, whatever the hospital says.
 		it.Profile, it.MatchedBy = cura.ProfileID(uuid.NewString()), "new"
+		m.taken[it.Profile] = it.EHRID
+		return true
+	}
+	it.Profile, it.MatchedBy = d.Chosen, "review"
+	if other := m.in.replacedBy(it); m.linked[other].Profile == d.Chosen {
+		it.ReplacedBy = other
 	}
 	m.taken[it.Profile] = it.EHRID
 	return true
@@ -180,7 +191,8 @@ func (m *matching) matchPatient(it *store.Item) {
 func (m *matching) stillFree(ctx context.Context, items []store.Item) error {
 	for i := range items {
 		it := &items[i]
-		if it.MatchedBy != "review" {
+		split := it.Move != nil && !it.Move.New && it.ReplacedBy == ""
+		if it.Outcome != store.Stored || it.MatchedBy != "review" && !split {
 			continue
 		}
 		var links []store.Link
@@ -195,11 +207,20 @@ func (m *matching) stillFree(ctx context.Context, items []store.Item) error {
 		if slices.ContainsFunc(links, func(l store.Link) bool {
 			return l.Connection == m.in.pass.Connection && l.EHRID != it.EHRID && l.EHRID != it.ReplacedBy
 		}) {
-			ask(it, cura.ReviewMatch, "another patient of this connection has been linked to the profile that was decided for", it.Profile)
-			it.Decided, it.ReplacedBy = "", ""
+			askAgain(it, "another patient of this connection has been linked to the profile that was decided for")
 		}
 	}
 	return nil
+}
+
+// askAgain asks once more about a profile that was decided for, and can't be any more.
+func askAgain(it *store.Item, reason string) {
+	kind, candidates := cura.ReviewMatch, []cura.ProfileID{it.Profile}
+	if it.Move != nil {
+		kind, candidates = cura.ReviewSplit, []cura.ProfileID{it.Profile, it.Move.From}
+	}
+	it.Decided, it.ReplacedBy, it.Relink, it.Move = nil, "", false, nil
+	ask(it, kind, reason, candidates...)
 }
 
 // candidates are the profiles that carry one of a patient's keys, each once.

@@ -53,14 +53,14 @@ func (m *matching) merge(it *store.Item, link store.LinkState, other string) {
 	d, decided := m.decision(it, cura.ReviewMerge)
 	switch {
 	case decided && d.Decision == cura.KeepCura:
-		it.Decided, it.Keep, it.ReplacedBy = d.Review, true, link.ReplacedBy
+		it.Decided, it.Keep, it.ReplacedBy = append(it.Decided, d.Review), true, link.ReplacedBy
 	case into == "":
 		ask(it, cura.ReviewMerge, "the hospital has merged the patient into one whom it hasn't served yet", link.Profile)
 		it.WaitsForPatient = other
 	case into == link.Profile:
 		it.ReplacedBy, it.Relink = other, true
 	case decided && d.Chosen == into:
-		it.Decided, it.ReplacedBy = d.Review, other
+		it.Decided, it.ReplacedBy = append(it.Decided, d.Review), other
 		it.Profile, it.Move = into, &store.LinkMove{From: link.Profile, By: d.By}
 	default:
 		ask(it, cura.ReviewMerge, "the hospital has merged the patient into another, who has a profile too", link.Profile, into)
@@ -69,24 +69,31 @@ func (m *matching) merge(it *store.Item, link store.LinkState, other string) {
 
 // split does what a person has decided about a merge that was taken back, by the EHR or by a person.
 func (m *matching) split(it *store.Item, link store.LinkState, d store.Decided) {
-	it.Decided = d.Review
-	if d.Applied {
-		it.ReplacedBy, it.Keep = link.ReplacedBy, d.Decision == cura.KeepCura
-		return
-	}
+	it.Decided = append(it.Decided, d.Review)
+	other := m.in.replacedBy(it)
 	switch d.Decision {
 	case cura.DecideLink, cura.DecideNew:
+		if d.Applied {
+			it.ReplacedBy = link.ReplacedBy
+			return
+		}
 		to := d.Chosen
 		if d.Decision == cura.DecideNew {
 			to = cura.ProfileID(uuid.NewString())
+		} else if other != "" && m.linked[other].Profile == to {
+			it.ReplacedBy = other // it is the merge, after all
 		}
-		it.Relink = link.ReplacedBy != ""
-		if to != link.Profile {
-			it.Profile, it.Move = to, &store.LinkMove{From: link.Profile, New: d.Decision == cura.DecideNew, By: d.By}
+		if to == link.Profile {
+			it.Relink = it.ReplacedBy != link.ReplacedBy
+			return
 		}
+		it.Profile, it.Move = to, &store.LinkMove{From: link.Profile, New: d.Decision == cura.DecideNew, By: d.By}
 	case cura.KeepCura, cura.KeepEHR, cura.DecideMerge:
-		// The patient stays where the merge has taken them, and is as merged as the EHR says.
-		it.ReplacedBy, it.Keep = m.in.replacedBy(it), true
+		// The patient stays where they are; whoever isn't merged any more is one of two there.
+		it.Keep = true
+		if other == link.ReplacedBy {
+			it.ReplacedBy = other
+		}
 		it.Relink = it.ReplacedBy != link.ReplacedBy
 	}
 }

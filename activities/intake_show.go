@@ -59,6 +59,10 @@ func (m *matching) show(ctx context.Context, items []store.Item) error {
 		if !ok {
 			continue // a pilot's own
 		}
+		if now.MergedInto != "" && it.Move == nil {
+			askAgain(it, "the profile that was decided for has been merged into another")
+			continue
+		}
 		it.Shown = &now
 		switch m.in.precedence(it, now) {
 		case shows:
@@ -88,9 +92,11 @@ func (in *intake) precedence(it *store.Item, now store.Shown) precedence {
 	switch {
 	case now.ChangedAt != nil && it.Landing == now.Landing && it.Landing != 0:
 		return keeps // the very version that Cura has changed
+	case !now.Live:
+		return shows // whoever is shown has left, and what Cura has changed was of theirs
 	case now.ChangedAt != nil:
 		at = now.ChangedAt
-	case own || !now.Live:
+	case own:
 		return shows
 	}
 	switch {
@@ -110,7 +116,7 @@ func (m *matching) untie(it *store.Item, record *cura.Profile) {
 		return
 	}
 	if d, ok := m.decision(it, cura.ReviewConflict); ok {
-		it.Decided, it.Keep = d.Review, d.Decision == cura.KeepCura
+		it.Decided, it.Keep = append(it.Decided, d.Review), d.Decision == cura.KeepCura
 		return
 	}
 	reason := "the profile shows another source's version, and neither is the more recent"

@@ -207,7 +207,7 @@ func (r *retaker) compareRecords(l store.Landed, it *store.Item) (verdict, error
 			v.elements = append(v.elements, c.Path)
 		}
 	}
-	if l.Row.Profile != it.Profile {
+	if l.Row.Profile != it.Profile && r.ask.Type != cura.Consent { // a consent counts where it was logged, or where a move has taken it
 		v.elements = append(v.elements, string(r.ask.Type)+".patient")
 	}
 	if l.Row.EnteredInError != it.Record.EnteredInError && it.Record.Profile == nil {

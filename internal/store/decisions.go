@@ -22,23 +22,23 @@ type Decided struct {
 	Applied bool
 }
 
-// Decided reads the last decision about each of the patients named by EHR ids; one about whom nothing was decided isn't in the
-// answer.
-func (tx *Tx) Decided(ctx context.Context, connection cura.ConnectionID, ids []string) (map[string]Decided, error) {
+// Decided reads the last decision of each kind about each version of the patients named by EHR ids.
+func (tx *Tx) Decided(ctx context.Context, connection cura.ConnectionID, ids []string) (map[string][]Decided, error) {
 	rows, err := tx.tx.Query(ctx, `
 		SELECT p.ehr_id, r.* FROM unnest($3::text[]) AS p (ehr_id), LATERAL (
-			SELECT r.review_id::text, r.kind, r.decision, coalesce(r.chosen::text, ''), r.decided_by, r.content_hash, r.applied_at IS NOT NULL
+			SELECT DISTINCT ON (r.kind, r.content_hash)
+				r.review_id::text, r.kind, r.decision, coalesce(r.chosen::text, ''), r.decided_by, r.content_hash, r.applied_at IS NOT NULL
 			FROM sync.reviews r
 			WHERE r.org_id = $1 AND r.connection_id = $2 AND r.resource_type = 'Patient' AND r.ehr_id = p.ehr_id AND r.decided_at IS NOT NULL
-			ORDER BY r.decided_at DESC LIMIT 1) AS r`, tx.org, connection, ids)
+			ORDER BY r.kind, r.content_hash, r.decided_at DESC) AS r`, tx.org, connection, ids)
 	if err != nil {
 		return nil, err
 	}
-	found := map[string]Decided{}
+	found := map[string][]Decided{}
 	var id string
 	var d Decided
 	_, err = pgx.ForEachRow(rows, []any{&id, &d.Review, &d.Kind, &d.Decision, &d.Chosen, &d.By, &d.Hash, &d.Applied}, func() error {
-		found[id] = d
+		found[id] = append(found[id], d)
 		d.Hash = nil
 		return nil
 	})

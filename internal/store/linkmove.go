@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -28,63 +27,103 @@ func recordTables() []string {
 	return []string{"cura.allergies", "cura.medications", "labs.observations", "cura.visits"}
 }
 
-// moveLink moves a link with what hangs on it: records, the identifiers by which nobody is to be found at the former profile,
-// and what is queued for the EHR. Consents stay where they were given, and what stands at either profile is settled anew: a permit
-// doesn't follow a patient to another profile. A denial does, for as long as the link stays there.
+// stampRecords has the rows from before they told whose they are say so: they belong to the profile's only patient.
+func stampRecords(batch *pgx.Batch, org cura.OrgID, connection cura.ConnectionID, profile cura.ProfileID) {
+	for _, table := range recordTables() {
+		batch.Queue(`
+			UPDATE `+table+` r SET patient_ehr_id = l.ehr_id FROM (
+				SELECT min(ehr_id) FROM sync.patient_links WHERE org_id = $1 AND connection_id = $2 AND profile_id = $3 HAVING count(*) = 1) AS l (ehr_id)
+			WHERE r.org_id = $1 AND r.connection_id = $2 AND r.profile_id = $3 AND r.patient_ehr_id = ''`, org, connection, profile)
+	}
+}
+
+// leaving is who leaves a profile: a patient, and whom the EHR has merged into them.
+type leaving struct {
+	link, connection string
+	// origin is the profile that the patient came from; empty: they were never moved.
+	origin   cura.ProfileID
+	patients []string
+	// only: the profile has no other patient of the connection; emptied: nor of another one.
+	only, emptied bool
+}
+
+func (tx *Tx) leaving(ctx context.Context, pass Pass, it Item) (leaving, error) {
+	l := leaving{connection: string(pass.Connection)}
+	err := tx.tx.QueryRow(ctx, `
+		WITH RECURSIVE along AS (
+			SELECT $4::text AS ehr_id
+			UNION
+			SELECT l.ehr_id FROM sync.patient_links l JOIN along a ON l.replaced_by = a.ehr_id
+			WHERE l.org_id = $1 AND l.connection_id = $2 AND l.profile_id = $3
+		)
+		SELECT l.link_id::text, coalesce(l.moved_from::text, ''), ARRAY (SELECT ehr_id FROM along), NOT EXISTS (
+				SELECT FROM sync.patient_links o WHERE o.org_id = $1 AND o.connection_id = $2 AND o.profile_id = $3 AND o.ehr_id NOT IN (SELECT ehr_id FROM along)),
+			NOT EXISTS (SELECT FROM sync.patient_links o WHERE o.org_id = $1 AND o.connection_id <> $2 AND o.profile_id = $3)
+		FROM sync.patient_links l WHERE l.org_id = $1 AND l.connection_id = $2 AND l.ehr_id = $4`,
+		tx.org, pass.Connection, it.Move.From, it.EHRID).Scan(&l.link, &l.origin, &l.patients, &l.only, &l.emptied)
+	l.emptied = l.emptied && l.only
+	return l, err
+}
+
+// moveLink moves a link with what hangs on it: whom the EHR has merged into the patient, records, the identifiers by which nobody
+// is to be found at the former profile, and what is queued for the EHR. A refusal goes along, a permit doesn't (moveConsents), and
+// what stands at either profile is settled anew.
 func (tx *Tx) moveLink(ctx context.Context, pass Pass, it Item) error {
 	from, to := it.Move.From, it.Profile
 	if err := tx.holdHeads(ctx, from, to); err != nil {
 		return err
 	}
-	// Rows from before they told whose they are belong to the profile's only patient.
-	const only = `
-		SELECT min(ehr_id) FROM sync.patient_links WHERE org_id = $1 AND connection_id = $2 AND profile_id = $3 HAVING count(*) = 1`
-	var batch pgx.Batch
-	for _, table := range recordTables() {
-		for _, profile := range []cura.ProfileID{from, to} {
-			batch.Queue(`
-				UPDATE `+table+` r SET patient_ehr_id = l.ehr_id FROM (`+only+`) AS l (ehr_id)
-				WHERE r.org_id = $1 AND r.connection_id = $2 AND r.profile_id = $3 AND r.patient_ehr_id = ''`, tx.org, pass.Connection, profile)
-		}
+	who, err := tx.leaving(ctx, pass, it)
+	if err != nil {
+		return err
 	}
+	var batch pgx.Batch
+	stampRecords(&batch, tx.org, pass.Connection, from)
+	stampRecords(&batch, tx.org, pass.Connection, to)
 	batch.Queue(`
-		UPDATE sync.patient_links SET profile_id = $4, moved_from = $5, moved_at = clock_timestamp(), replaced_by = $6
-		WHERE org_id = $1 AND connection_id = $2 AND ehr_id = $3`, tx.org, pass.Connection, it.EHRID, to, from, it.ReplacedBy)
+		UPDATE sync.patient_links SET profile_id = $4, moved_from = $5, moved_at = clock_timestamp(),
+			replaced_by = CASE ehr_id WHEN $6 THEN $7 ELSE replaced_by END
+		WHERE org_id = $1 AND connection_id = $2 AND ehr_id = ANY ($3)`, tx.org, pass.Connection, who.patients, to, from, it.EHRID, it.ReplacedBy)
 	for _, table := range recordTables() {
 		batch.Queue(`
 			UPDATE `+table+` SET profile_id = $5, updated_at = now()
-			WHERE org_id = $1 AND connection_id = $2 AND profile_id = $3 AND patient_ehr_id = $4`, tx.org, pass.Connection, from, it.EHRID, to)
+			WHERE org_id = $1 AND connection_id = $2 AND profile_id = $3 AND patient_ehr_id = ANY ($4)`, tx.org, pass.Connection, from, who.patients, to)
 	}
 	batch.Queue(`
-		DELETE FROM cura.profile_identifiers i WHERE org_id = $1 AND profile_id = $2 AND connection_id = $3 AND NOT EXISTS (
-			SELECT FROM sync.patient_links l WHERE l.org_id = $1 AND l.connection_id = $3 AND l.profile_id = $2 AND l.replaced_by = '')`,
-		tx.org, from, pass.Connection)
-	// What isn't under way goes to the patient that the EHR goes on with.
+		DELETE FROM cura.profile_identifiers i WHERE org_id = $1 AND profile_id = $2 AND connection_id = $3 AND (patient_ehr_id = ANY ($4) OR NOT EXISTS (
+			SELECT FROM sync.patient_links l WHERE l.org_id = $1 AND l.connection_id = $3 AND l.profile_id = $2 AND l.replaced_by = ''))`,
+		tx.org, from, pass.Connection, who.patients)
+	// What isn't under way goes to the patient that the EHR goes on with; what tells of consent, or takes back, is about this one.
 	batch.Queue(`
 		UPDATE push.outbox o SET link_id = l.link_id, updated_at = clock_timestamp() FROM sync.patient_links l, sync.patient_links old
-		WHERE o.org_id = $1 AND o.connection_id = $2 AND o.state = 'queued' AND o.link_id = old.link_id AND $4 <> ''
-			AND old.org_id = $1 AND old.connection_id = $2 AND old.ehr_id = $3 AND l.org_id = $1 AND l.connection_id = $2 AND l.ehr_id = $4`,
-		tx.org, pass.Connection, it.EHRID, it.ReplacedBy)
+		WHERE o.org_id = $1 AND o.connection_id = $2 AND o.state = 'queued' AND o.exempt = '' AND o.link_id = old.link_id AND $4 <> ''
+			AND old.org_id = $1 AND old.connection_id = $2 AND old.ehr_id = ANY ($3) AND l.org_id = $1 AND l.connection_id = $2 AND l.ehr_id = $4`,
+		tx.org, pass.Connection, who.patients, it.ReplacedBy)
 	batch.Queue(`
 		INSERT INTO directory.wakeups (org_id, kind, ref, connection_id)
 		SELECT $1, 'delivery', link_id, connection_id FROM sync.patient_links WHERE org_id = $1 AND connection_id = $2 AND ehr_id = ANY ($3::text[])
+		ORDER BY link_id
 		ON CONFLICT (org_id, kind, ref) DO UPDATE SET due_at = clock_timestamp(), seq = directory.wakeups.seq + 1`,
 		tx.org, pass.Connection, []string{it.EHRID, it.ReplacedBy})
 	batch.Queue(`UPDATE cura.profiles SET merged_into = NULL WHERE org_id = $1 AND profile_id = $2 AND merged_into IS NOT NULL`, tx.org, to)
 	batch.Queue(`
-		UPDATE cura.profiles SET merged_into = $3 WHERE org_id = $1 AND profile_id = $2 AND NOT EXISTS (
-			SELECT FROM sync.patient_links WHERE org_id = $1 AND profile_id = $2)`, tx.org, from, to)
+		WITH left_alone AS (
+			UPDATE cura.profiles SET merged_into = $3 WHERE org_id = $1 AND profile_id = $2 AND NOT EXISTS (
+				SELECT FROM sync.patient_links WHERE org_id = $1 AND profile_id = $2)
+			RETURNING profile_id
+		)
+		DELETE FROM cura.profile_identifiers WHERE org_id = $1 AND profile_id IN (SELECT profile_id FROM left_alone)`, tx.org, from, to)
 	// A profile that showed this patient shows another of its own, if it has one: that one is taken up again.
 	batch.Queue(`
 		UPDATE sync.resources r SET waits_for_patient = r.ehr_id FROM cura.profiles p, sync.patient_links l
-		WHERE p.org_id = $1 AND p.profile_id = $2 AND p.connection_id = $3 AND p.ehr_id = $4
+		WHERE p.org_id = $1 AND p.profile_id = $2 AND p.connection_id = $3 AND p.ehr_id = ANY ($4)
 			AND l.org_id = $1 AND l.profile_id = $2 AND l.replaced_by = ''
 			AND r.org_id = $1 AND r.connection_id = l.connection_id AND r.resource_type = 'Patient' AND r.ehr_id = l.ehr_id`,
-		tx.org, from, pass.Connection, it.EHRID)
+		tx.org, from, pass.Connection, who.patients)
 	if err := tx.tx.SendBatch(ctx, &batch).Close(); err != nil {
 		return err
 	}
-	if err := tx.moveDenial(ctx, it); err != nil {
+	if err := tx.moveConsents(ctx, it, who); err != nil {
 		return err
 	}
 	for _, profile := range []cura.ProfileID{from, to} {
@@ -97,7 +136,7 @@ func (tx *Tx) moveLink(ctx context.Context, pass Pass, it Item) error {
 	}
 	tx.Audit(audit.Record{
 		Kind: audit.LinkMoved, Actor: it.Move.By, Connection: pass.Connection, Run: pass.Run, Outcome: audit.Success,
-		Details: map[string]any{"from": from, "to": to, "review": it.Decided, "merged": it.ReplacedBy != ""},
+		Details: map[string]any{"from": from, "to": to, "reviews": it.Decided, "merged": it.ReplacedBy != "", "patients": len(who.patients)},
 	})
 	return nil
 }
@@ -144,39 +183,92 @@ func (tx *Tx) PatientPending(ctx context.Context, connection cura.ConnectionID, 
 	return "", nil
 }
 
-// moveDenial has a patient's refusal follow them to another profile: where any of the former profile's consents denies anything,
-// the profile that they come to gets a denial of everything, which an officer lifts by recording what the patient says now
-// (starter consent grant). It is withdrawn when the link moves on. Permits are never carried over.
-func (tx *Tx) moveDenial(ctx context.Context, it Item) error {
-	var link string
+// moveConsents has a patient's refusals follow them, and no permit. Of the consents that the EHR keeps for them, the last version of
+// each that isn't plainly a permit is logged at the new profile; and where the old one has other patients, all of them end there.
+// Where the old profile has a refusal that Cura recorded, the new one gets a denial of everything, which an officer lifts by
+// recording what the patient says now (starter consent grant), and which ends when the patient leaves.
+func (tx *Tx) moveConsents(ctx context.Context, it Item, who leaving) error {
+	from, to := it.Move.From, it.Profile
+	log, err := tx.ConsentLog(ctx, from)
+	if err != nil {
+		return err
+	}
 	var now time.Time
-	err := tx.tx.QueryRow(ctx, `
-		SELECT link_id::text, clock_timestamp() FROM sync.patient_links WHERE org_id = $1 AND profile_id = $2 AND ehr_id = $3 AND moved_from = $4`,
-		tx.org, it.Profile, it.EHRID, it.Move.From).Scan(&link, &now)
+	theirs := map[int64]bool{}
+	rows, err := tx.tx.Query(ctx, `
+		SELECT entry_id FROM cura.consent_log
+		WHERE org_id = $1 AND profile_id = $2 AND source = 'ehr' AND connection_id = $3::uuid AND (patient_ehr_id = ANY ($4) OR patient_ehr_id = '' AND $5)`,
+		tx.org, from, who.connection, who.patients, who.only)
 	if err != nil {
 		return err
 	}
-	id := uuid.NewSHA1(uuid.NameSpaceURL, []byte("urn:cura:moved-link:"+link)).String()
-	left, err := tx.ConsentLog(ctx, it.Move.From)
-	if err != nil {
+	var entry int64
+	if _, err := pgx.ForEachRow(rows, []any{&entry}, func() error {
+		theirs[entry] = true
+		return nil
+	}); err != nil {
 		return err
 	}
-	for _, e := range slices.Backward(left) {
-		if e.ConsentID != id {
-			continue
+	if err := tx.tx.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&now); err != nil {
+		return err
+	}
+	// The denial that this very link has brought here ends, and goes no further if it came from where the patient goes.
+	denial := uuid.NewSHA1(uuid.NameSpaceURL, []byte("urn:cura:moved-link:"+who.link)).String()
+	last := map[string]ConsentEntry{}
+	var keys []string
+	for _, e := range log {
+		if _, known := last[e.Key]; !known {
+			keys = append(keys, e.Key)
 		}
-		if e.Consent.Status == "active" {
-			e.Consent.Status = "inactive"
-			if _, err := tx.ChangeConsent(ctx, ConsentChange{Profile: it.Move.From, ConsentID: id, Entry: e.Consent, Actor: it.Move.By}); err != nil {
-				return err
+		last[e.Key] = e
+	}
+	var along, end []int64
+	refused := false
+	for _, key := range keys {
+		e := last[key]
+		restricts := consent.Restricts([]consent.Consent{e.standing()}, now)
+		switch {
+		case theirs[e.ID]:
+			if restricts || e.Consent.Status != "active" || e.EnteredInError {
+				along = append(along, e.ID)
 			}
+			end = append(end, e.ID)
+		case e.ConsentID == denial:
+			refused = refused || restricts && to != who.origin
+			if restricts {
+				e.Consent.Status = "inactive"
+				if _, err := tx.ChangeConsent(ctx, ConsentChange{Profile: from, ConsentID: denial, Entry: e.Consent, Actor: it.Move.By}); err != nil {
+					return err
+				}
+			}
+		case e.Source == "cura":
+			refused = refused || restricts
 		}
-		break
 	}
-	own := slices.DeleteFunc(left, func(e ConsentEntry) bool { return e.ConsentID == id })
-	if it.ReplacedBy == "" || !consent.Restricts(StandingConsents(own), now) {
+	if err := tx.copyConsents(ctx, along, to, false); err != nil {
+		return err
+	}
+	if !who.emptied {
+		if err := tx.copyConsents(ctx, end, from, true); err != nil {
+			return err
+		}
+	}
+	if refused {
+		_, err = tx.ChangeConsent(ctx, ConsentChange{Profile: to, ConsentID: denial, Entry: consent.Revocation(now), Actor: it.Move.By})
+	}
+	return err
+}
+
+// copyConsents logs entries once more, at a profile, or as ended where they are.
+func (tx *Tx) copyConsents(ctx context.Context, entries []int64, profile cura.ProfileID, ended bool) error {
+	if len(entries) == 0 {
 		return nil
 	}
-	_, err = tx.ChangeConsent(ctx, ConsentChange{Profile: it.Profile, ConsentID: id, Entry: consent.Revocation(now), Actor: it.Move.By})
+	_, err := tx.tx.Exec(ctx, `
+		INSERT INTO cura.consent_log (org_id, connection_id, ehr_id, profile_id, entered_in_error, last_updated, landing_id, mapping_version, status,
+			root_type, starts_at, ends_at, record, patient_ehr_id, moved)
+		SELECT org_id, connection_id, ehr_id, $3, entered_in_error OR $4, last_updated, landing_id, mapping_version, status, root_type, starts_at,
+			ends_at, record, patient_ehr_id, true
+		FROM cura.consent_log WHERE org_id = $1 AND entry_id = ANY ($2) ORDER BY entry_id`, tx.org, entries, profile, ended)
 	return err
 }

@@ -96,14 +96,16 @@ type Shown struct {
 	Live bool
 	// ChangedAt is when Cura itself changed what is shown, after that version; nil: it didn't.
 	ChangedAt *time.Time
+	// MergedInto is the profile that the last of its patients was moved to; empty: it has patients of its own.
+	MergedInto cura.ProfileID
 }
 
 // Same reports whether two are the same, so that what was decided by the one holds for the other.
 func (s Shown) Same(t Shown) bool {
-	if s.ChangedAt == nil || t.ChangedAt == nil {
-		return s.Landing == t.Landing && s.ChangedAt == nil && t.ChangedAt == nil
+	if s.Landing != t.Landing || s.MergedInto != t.MergedInto || s.ChangedAt == nil || t.ChangedAt == nil {
+		return s.Landing == t.Landing && s.MergedInto == t.MergedInto && s.ChangedAt == nil && t.ChangedAt == nil
 	}
-	return s.Landing == t.Landing && s.ChangedAt.Equal(*t.ChangedAt)
+	return s.ChangedAt.Equal(*t.ChangedAt)
 }
 
 // Shown reads what profiles show; one that isn't there isn't in the answer.
@@ -115,7 +117,7 @@ func (tx *Tx) shown(ctx context.Context, profiles []cura.ProfileID, lock string)
 	rows, err := tx.tx.Query(ctx, `
 		SELECT p.profile_id, p.connection_id, p.ehr_id, p.landing_id, p.last_updated, p.changed_at, EXISTS (
 			SELECT FROM sync.patient_links l WHERE l.org_id = $1 AND l.connection_id = p.connection_id AND l.ehr_id = p.ehr_id
-				AND l.profile_id = p.profile_id AND l.replaced_by = '')
+				AND l.profile_id = p.profile_id AND l.replaced_by = ''), coalesce(p.merged_into::text, '')
 		FROM cura.profiles p WHERE p.org_id = $1 AND p.profile_id = ANY($2::uuid[]) ORDER BY p.profile_id `+lock, tx.org, texts(profiles))
 	if err != nil {
 		return nil, err
@@ -123,7 +125,7 @@ func (tx *Tx) shown(ctx context.Context, profiles []cura.ProfileID, lock string)
 	found := make(map[cura.ProfileID]Shown, len(profiles))
 	var id cura.ProfileID
 	var s Shown
-	_, err = pgx.ForEachRow(rows, []any{&id, &s.Connection, &s.EHRID, &s.Landing, &s.LastUpdated, &s.ChangedAt, &s.Live}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&id, &s.Connection, &s.EHRID, &s.Landing, &s.LastUpdated, &s.ChangedAt, &s.Live, &s.MergedInto}, func() error {
 		found[id] = s
 		return nil
 	})
@@ -162,6 +164,11 @@ func (tx *Tx) stillLinked(ctx context.Context, pass Pass, items []Item) error {
 			links[it.EHRID] = ""
 		default:
 			links[it.Record.PatientEHRID] = it.Profile
+		}
+	}
+	for _, it := range items {
+		if _, ofPage := links[it.ReplacedBy]; it.Outcome == Stored && it.ReplacedBy != "" && !ofPage {
+			links[it.ReplacedBy] = it.Profile // that the survivor is where the patient joins them
 		}
 	}
 	if len(links) == 0 {
@@ -242,7 +249,8 @@ func (tx *Tx) stillNew(ctx context.Context, items []Item) error {
 	var taken bool
 	err := tx.tx.QueryRow(ctx, `
 		SELECT EXISTS (SELECT FROM unnest($2::text[], $3::text[]) AS k (system, value), LATERAL (
-			SELECT FROM cura.profile_identifiers i WHERE i.org_id = $1 AND i.system = k.system AND i.value = k.value LIMIT 1) AS i)`,
+			SELECT FROM cura.profile_identifiers i JOIN cura.profiles p ON p.org_id = $1 AND p.profile_id = i.profile_id AND p.merged_into IS NULL
+			WHERE i.org_id = $1 AND i.system = k.system AND i.value = k.value LIMIT 1) AS i)`,
 		tx.org, systems, keys).Scan(&taken)
 	if err == nil && taken {
 		return ErrSettledMeanwhile

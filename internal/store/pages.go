@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -62,11 +63,11 @@ type Item struct {
 	ReviewKind   cura.ReviewKind
 	ReviewReason string
 	Candidates   []cura.ProfileID
-	// Decided is the review whose decision the outcome follows; empty: none.
-	Decided string
+	// Decided are the reviews whose decisions the outcome follows.
+	Decided []string
 	// Shown is what the profile of a patient showed when it was decided whether it shows this version from now on; nil: it is new.
 	Shown *Shown
-	// Keep: the profile keeps what it shows.
+	// Keep: the profile keeps what it shows. Of a Consent: it is a permit of somebody who was merged into another.
 	Keep bool
 	// ReplacedBy is the EHR id of the patient into whom this one was merged: nothing of it is shown, and nobody is found by it.
 	ReplacedBy string
@@ -295,7 +296,7 @@ func (tx *Tx) applyItems(ctx context.Context, pass Pass, mappingVersion string, 
 			}
 		}
 	}
-	return counts, nil
+	return counts, tx.markAsked(ctx, pass, changed)
 }
 
 // land keeps the raw versions that are new, and returns the landing ids of all by EHR id, and how many are new.
@@ -357,20 +358,42 @@ func (tx *Tx) putHeads(batch *pgx.Batch, pass Pass, items []Item, landed map[str
 				partition = CASE excluded.partition WHEN '' THEN r.partition ELSE excluded.partition END`,
 		tx.org, pass.Connection, pass.Type, ids, hashes, updated, landings, outcomes, waits, pass.Partition)
 	// What was set aside before has a new outcome now.
-	for _, table := range []string{"sync.quarantine", "sync.reviews"} {
-		batch.Queue(`
-			UPDATE `+table+` SET closed_at = now()
-			WHERE closed_at IS NULL AND ctid = ANY (ARRAY (
-				SELECT t.ctid FROM unnest($4::text[]) AS p (ehr_id), LATERAL (
-					SELECT ctid FROM `+table+`
-					WHERE org_id = $1 AND connection_id = $2 AND resource_type = $3 AND ehr_id = p.ehr_id AND closed_at IS NULL LIMIT 1) AS t))`,
-			tx.org, pass.Connection, pass.Type, ids)
+	const open = ` WHERE org_id = $1 AND connection_id = $2 AND resource_type = $3 AND ehr_id = p.ehr_id AND closed_at IS NULL LIMIT 1`
+	batch.Queue(`
+		UPDATE sync.quarantine SET closed_at = now() WHERE closed_at IS NULL AND ctid = ANY (ARRAY (
+			SELECT t.ctid FROM unnest($4::text[]) AS p (ehr_id), LATERAL (SELECT ctid FROM sync.quarantine`+open+`) AS t))`,
+		tx.org, pass.Connection, pass.Type, ids)
+	// What a person is asked stays the question while the version that it is about is the last, or the last one can't be read.
+	stands := make([]string, n)
+	for i, it := range items {
+		stands[i] = it.standing()
 	}
+	batch.Queue(`
+		UPDATE sync.reviews SET closed_at = now() WHERE closed_at IS NULL AND ctid = ANY (ARRAY (
+			SELECT t.ctid FROM unnest($4::text[], $5::bigint[], $6::text[]) AS p (ehr_id, landing_id, stands), LATERAL (
+				SELECT ctid, kind, landing_id, decided_at FROM sync.reviews`+open+`) AS t
+			WHERE t.decided_at IS NOT NULL OR NOT CASE p.stands
+				WHEN 'read again' THEN t.landing_id = p.landing_id AND t.kind <> 'conflict'
+				WHEN 'tied' THEN t.landing_id = p.landing_id
+				WHEN 'unread' THEN t.kind IN ('merge', 'split')
+				ELSE false END))`, tx.org, pass.Connection, pass.Type, ids, landings, stands)
+}
+
+// standing says in which case an item leaves open what a person is asked; empty: in none.
+func (it Item) standing() string {
+	switch {
+	case it.Outcome == Quarantined:
+		return "unread"
+	case it.Outcome != Stored || it.Landing == 0 || it.MatchedBy != "":
+		return ""
+	case len(it.Decided) > 0:
+		return "tied"
+	}
+	return "read again"
 }
 
 // putOutcomes opens quarantine and review rows, each with an audit record that gives the same reason.
 func (tx *Tx) putOutcomes(batch *pgx.Batch, pass Pass, items []Item, landed map[string]int64) error {
-	reviews := false
 	for _, it := range items {
 		switch {
 		case it.Outcome == Quarantined:
@@ -387,7 +410,6 @@ func (tx *Tx) putOutcomes(batch *pgx.Batch, pass Pass, items []Item, landed map[
 				Details: map[string]any{"quarantine": id, "type": pass.Type, "reasons": it.Reasons},
 			})
 		case it.Outcome == InReview && it.ReviewReason != "":
-			reviews = true
 			id := uuid.NewString()
 			candidates := make([]string, len(it.Candidates))
 			for i, c := range it.Candidates {
@@ -401,13 +423,19 @@ func (tx *Tx) putOutcomes(batch *pgx.Batch, pass Pass, items []Item, landed map[
 				Kind: audit.ReviewOpened, Connection: pass.Connection, Run: pass.Run, Outcome: audit.Failure,
 				Details: map[string]any{"review": id, "type": pass.Type, "kind": it.ReviewKind, "reason": it.ReviewReason},
 			})
-		case it.Outcome == Stored && it.Decided != "":
-			batch.Queue(`UPDATE sync.reviews SET applied_at = clock_timestamp() WHERE org_id = $1 AND review_id = $2 AND applied_at IS NULL`,
+		case it.Outcome == Stored && len(it.Decided) > 0:
+			batch.Queue(`UPDATE sync.reviews SET applied_at = clock_timestamp() WHERE org_id = $1 AND review_id = ANY ($2::uuid[]) AND applied_at IS NULL`,
 				tx.org, it.Decided)
 		}
 	}
-	if reviews {
-		batch.Queue(`UPDATE directory.connections SET attention = true WHERE org_id = $1 AND connection_id = $2`, tx.org, pass.Connection)
-	}
 	return nil
+}
+
+// markAsked has people see that the page has opened reviews. The row is one that sends wait for, so it comes last.
+func (tx *Tx) markAsked(ctx context.Context, pass Pass, items []Item) error {
+	if !slices.ContainsFunc(items, func(it Item) bool { return it.Outcome == InReview && it.ReviewReason != "" }) {
+		return nil
+	}
+	_, err := tx.tx.Exec(ctx, `UPDATE directory.connections SET attention = true WHERE org_id = $1 AND connection_id = $2`, tx.org, pass.Connection)
+	return err
 }

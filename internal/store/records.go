@@ -75,6 +75,10 @@ func (tx *Tx) putProfile(batch *pgx.Batch, h recordHead) error {
 	}
 	switch {
 	case it.MatchedBy != "":
+		if it.MatchedBy != "new" {
+			// Another may be linked to it already, whose rows don't say whose they are.
+			stampRecords(batch, tx.org, h.pass.Connection, it.Profile)
+		}
 		batch.Queue(`
 			INSERT INTO sync.patient_links (org_id, link_id, connection_id, ehr_id, profile_id, matched_by, replaced_by)
 			VALUES ($1, $2, $3, $4, $5, $6, $7)`,
@@ -120,16 +124,17 @@ func (tx *Tx) putIdentifiers(batch *pgx.Batch, h recordHead) {
 		}
 		systems, values, codes = append(systems, id.System), append(values, strings.TrimSpace(id.Value)), append(codes, code)
 	}
-	batch.Queue(`DELETE FROM cura.profile_identifiers WHERE org_id = $1 AND profile_id = $2 AND connection_id = $3`,
-		tx.org, h.item.Profile, h.pass.Connection)
+	batch.Queue(`DELETE FROM cura.profile_identifiers WHERE org_id = $1 AND profile_id = $2 AND connection_id = $3 AND patient_ehr_id IN ($4, '')`,
+		tx.org, h.item.Profile, h.pass.Connection, h.item.EHRID)
 	batch.Queue(`
-		INSERT INTO cura.profile_identifiers (org_id, profile_id, connection_id, system, value, type_code)
-		SELECT $1, $2, $3, * FROM unnest($4::text[], $5::text[], $6::text[]) ON CONFLICT DO NOTHING`,
-		tx.org, h.item.Profile, h.pass.Connection, systems, values, codes)
+		INSERT INTO cura.profile_identifiers (org_id, profile_id, connection_id, patient_ehr_id, system, value, type_code)
+		SELECT $1, $2, $3, $4, * FROM unnest($5::text[], $6::text[], $7::text[]) ON CONFLICT DO NOTHING`,
+		tx.org, h.item.Profile, h.pass.Connection, h.item.EHRID, systems, values, codes)
 }
 
 // putConsent logs a version of a consent. The events that Cura has written itself come back with the pull: they are landed, and
-// are no consents of the patient's.
+// are no consents of the patient's. A permit of somebody who was merged into another counts for the other only where an earlier
+// version of it does.
 func (tx *Tx) putConsent(batch *pgx.Batch, h recordHead) error {
 	c := h.item.Record.Consent
 	record, err := json.Marshal(c)
@@ -139,13 +144,15 @@ func (tx *Tx) putConsent(batch *pgx.Batch, h recordHead) error {
 	starts, ends := span(c.Period)
 	batch.Queue(`
 		INSERT INTO cura.consent_log (org_id, connection_id, ehr_id, profile_id, entered_in_error, last_updated, landing_id,
-			mapping_version, status, root_type, starts_at, ends_at, record)
-		SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::json
-		WHERE $14 = '' OR NOT EXISTS (
-			SELECT FROM push.ledger WHERE org_id = $1 AND connection_id = $2 AND resource = 'Consent' AND artefact_id || '.' || artefact_version = $14)
-		ON CONFLICT (org_id, landing_id) DO NOTHING`,
+			mapping_version, status, root_type, starts_at, ends_at, record, patient_ehr_id)
+		SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::json, $15
+		WHERE ($14 = '' OR NOT EXISTS (
+				SELECT FROM push.ledger WHERE org_id = $1 AND connection_id = $2 AND resource = 'Consent' AND artefact_id || '.' || artefact_version = $14))
+			AND (NOT $16 OR EXISTS (
+				SELECT FROM cura.consent_log l WHERE l.org_id = $1 AND l.profile_id = $4 AND l.connection_id = $2 AND l.ehr_id = $3))
+		ON CONFLICT (org_id, landing_id) WHERE NOT moved DO NOTHING`,
 		tx.org, h.pass.Connection, h.item.EHRID, h.item.Profile, h.item.Record.EnteredInError, h.item.LastUpdated, h.landing,
-		h.mappingVersion, c.Status, c.RootType, starts, ends, string(record), h.item.Record.WrittenAs)
+		h.mappingVersion, c.Status, c.RootType, starts, ends, string(record), h.item.Record.WrittenAs, h.item.Record.PatientEHRID, h.item.Keep)
 	return nil
 }
 

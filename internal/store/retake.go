@@ -204,7 +204,7 @@ func landedRow(t cura.ResourceType) string {
 	case cura.Consent:
 		return `
 			SELECT c.record, c.profile_id, c.entered_in_error, c.mapping_version
-			FROM cura.consent_log c WHERE c.org_id = $1 AND c.landing_id = x.landing_id LIMIT 1`
+			FROM cura.consent_log c WHERE c.org_id = $1 AND c.landing_id = x.landing_id AND NOT c.moved LIMIT 1`
 	case cura.AllergyIntolerance, cura.MedicationRequest, cura.MedicationStatement, cura.Observation, cura.Encounter:
 	}
 	return `

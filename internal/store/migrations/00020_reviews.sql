@@ -25,6 +25,16 @@ ALTER TABLE cura.medications ADD COLUMN patient_ehr_id text NOT NULL DEFAULT '';
 ALTER TABLE labs.observations ADD COLUMN patient_ehr_id text NOT NULL DEFAULT '';
 ALTER TABLE cura.visits ADD COLUMN patient_ehr_id text NOT NULL DEFAULT '';
 
+-- Of a connection's patients who share a profile each has identifiers of their own.
+ALTER TABLE cura.profile_identifiers ADD COLUMN patient_ehr_id text NOT NULL DEFAULT '';
+-- Whose a consent is decides where it counts: what a patient refuses goes along when their link moves.
+ALTER TABLE cura.consent_log
+    ADD COLUMN patient_ehr_id text NOT NULL DEFAULT '',
+    -- An entry that a move has made, of a version that was logged before.
+    ADD COLUMN moved boolean NOT NULL DEFAULT false,
+    DROP CONSTRAINT consent_log_org_id_landing_id_key;
+CREATE UNIQUE INDEX consent_log_by_landing ON cura.consent_log (org_id, landing_id) WHERE NOT moved;
+
 ALTER TABLE sync.patient_links
     -- The patient into whom the EHR has merged this one, once Cura has followed; empty: none.
     ADD COLUMN replaced_by text NOT NULL DEFAULT '',
@@ -68,6 +78,10 @@ UPDATE sync.patient_links SET matched_by = 'new' WHERE matched_by IN ('review', 
 ALTER TABLE sync.patient_links
     ADD CONSTRAINT patient_links_matched_by_check CHECK (matched_by IN ('new', 'mrn', 'national-id', 'cura-id')),
     DROP COLUMN moved_at, DROP COLUMN moved_from, DROP COLUMN replaced_by;
+DROP INDEX cura.consent_log_by_landing;
+DELETE FROM cura.consent_log WHERE moved;
+ALTER TABLE cura.consent_log DROP COLUMN moved, DROP COLUMN patient_ehr_id, ADD UNIQUE (org_id, landing_id);
+ALTER TABLE cura.profile_identifiers DROP COLUMN patient_ehr_id;
 ALTER TABLE cura.visits DROP COLUMN patient_ehr_id;
 ALTER TABLE labs.observations DROP COLUMN patient_ehr_id;
 ALTER TABLE cura.medications DROP COLUMN patient_ehr_id;
