@@ -99,12 +99,18 @@ func runDemo(ctx context.Context, c *cli.Context, d *devStack) error {
 			return err
 		}
 		summary.Delivery, summary.Reviews = delivery, reviews
+		if summary.Audit, err = m.verifyAudit(ctx); err != nil {
+			return err
+		}
 		if err := m.printSummary(summary); err != nil {
 			return err
 		}
 		if c.Bool("exit") {
 			if summary.Outcome != "live" {
 				return errors.New("the connection needs a person: " + summary.Why)
+			}
+			if !summary.Audit.Verified {
+				return errors.New("the audit log doesn't verify: " + summary.Audit.Why)
 			}
 			return nil
 		}

@@ -37,6 +37,8 @@ type summary struct {
 	Delivery *deliverySummary `json:"delivery,omitempty"`
 	// Reviews are what this run put before a person; absent where the data has too few patients.
 	Reviews *reviewSummary `json:"reviews,omitempty"`
+	// Audit is how the org's audit log stands at the end.
+	Audit *auditSummary `json:"audit"`
 	// WorkflowIDs are the workflows of this run: onboarding, backfill, and each sync.
 	WorkflowIDs     []string `json:"workflow_ids"`
 	TemporalUI      string   `json:"temporal_ui"`
@@ -138,6 +140,11 @@ func (m *demo) printSummary(s summary) error {
 	}
 	fmt.Fprintf(&b, "\nPilot: %d patients: %d new, %d matched, %d ambiguous. Window: %d syncs, %d looks.\nTemporal Web UI: %s\n",
 		s.Pilot.Patients, s.Pilot.New, s.Pilot.Matched, s.Pilot.Ambiguous, s.Monitoring.Last.Syncs, s.Monitoring.Evaluations, s.TemporalUI)
+	if s.Audit.Verified {
+		fmt.Fprintf(&b, "\nThe audit log is verified: %d records are what this head was signed for.\n%s", s.Audit.Records, indented(strings.TrimRight(s.Audit.Head, "\n"))+"\n")
+	} else {
+		fmt.Fprintf(&b, "\nThe audit log doesn't verify: %s\n", s.Audit.Why)
+	}
 	_, err := fmt.Fprint(m.c.App.Writer, b.String())
 	return err
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/urfave/cli/v2"
 
+	"github.com/cura-health/ehr-sync/internal/audit/seal"
 	"github.com/cura-health/ehr-sync/internal/sandbox"
 	"github.com/cura-health/ehr-sync/internal/secrets"
 	"github.com/cura-health/ehr-sync/internal/stack"
@@ -220,9 +221,17 @@ func (d *devStack) start(c *cli.Context) error {
 			return err
 		}
 	}
+	auditKeyFile := filepath.Join(d.dir, "audit-key")
+	if _, err := os.Stat(auditKeyFile); errors.Is(err, os.ErrNotExist) {
+		if _, err := seal.GenerateKeyFile(auditKeyFile); err != nil {
+			return err
+		}
+	}
 	d.env = []string{
 		"CURA_DATABASE_URL=" + d.postgres.URL("cura_worker", "cura"),
 		"CURA_KEY_FILE=" + keyFile,
+		"CURA_AUDIT_KEY_FILE=" + auditKeyFile,
+		"CURA_AUDIT_HEADS_DIR=" + filepath.Join(d.dir, "audit-heads"),
 		"TEMPORAL_ADDRESS=" + d.temporal.Address(),
 		"TEMPORAL_NAMESPACE=" + d.temporal.Namespace(),
 	}

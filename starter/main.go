@@ -104,7 +104,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 			retryCommand(), approveCommand(), extendCommand(), abortCommand(),
 			pushCommand(), deliveriesCommand(), consentCommand(), haltCommand(), unhaltCommand(),
 			syncCommand(), reconcileCommand(), mappingCommand(), remapCommand(), quarantineCommand(), reviewsCommand(applyDecisions), profileCommand(),
-			pauseCommand(), resumeCommand(), statusCommand(), attentionCommand(), deadLettersCommand(),
+			pauseCommand(), resumeCommand(), statusCommand(), attentionCommand(), deadLettersCommand(), auditCommand(),
 			devCommand(), sandboxCommand(), migrateCommand(), keygenCommand(), completionCommand(),
 		}),
 		Before:         checkGlobals,

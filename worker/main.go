@@ -21,6 +21,7 @@ import (
 	"go.temporal.io/sdk/worker"
 
 	"github.com/cura-health/ehr-sync/activities"
+	"github.com/cura-health/ehr-sync/internal/audit/seal"
 	"github.com/cura-health/ehr-sync/internal/config"
 	"github.com/cura-health/ehr-sync/internal/fault"
 	"github.com/cura-health/ehr-sync/internal/metrics"
@@ -68,6 +69,10 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	auditKey, heads, err := openAudit(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
 	db, err := store.Open(ctx, cfg.DatabaseURL)
 	if err != nil {
 		return err
@@ -108,6 +113,9 @@ func run(ctx context.Context) error {
 	relaying, stopRelay := context.WithCancel(ctx)
 	var relay sync.WaitGroup
 	relay.Go(func() { acts.Relay(relaying, startDelivery) })
+	if auditKey != nil {
+		relay.Go(func() { acts.SealAudit(relaying, auditKey, heads) })
+	}
 	err = serveHealth(ctx, cfg.HealthAddr, recorder.Handler(), log)
 	stopRelay()
 	relay.Wait()
@@ -132,6 +140,24 @@ func checkAlerts(ctx context.Context, cfg config.Config, log *slog.Logger) error
 		log.WarnContext(ctx, "alerts go to the webhook unsigned; name a secret with CURA_ALERT_WEBHOOK_SECRET_FILE")
 	}
 	return err
+}
+
+// openAudit opens what seals the audit log; nil where the settings say that it isn't sealed.
+func openAudit(ctx context.Context, cfg config.Config, log *slog.Logger) (*seal.Key, *seal.Folder, error) {
+	seals, err := cfg.SealsAudit()
+	if err != nil {
+		return nil, nil, err
+	}
+	if !seals {
+		log.WarnContext(ctx, "the audit log isn't sealed: nobody could prove that it wasn't changed; set CURA_AUDIT_KEY_FILE and CURA_AUDIT_HEADS_DIR")
+		return nil, nil, nil
+	}
+	key, err := seal.OpenKeyFile(cfg.AuditKeyFile)
+	if err != nil {
+		return nil, nil, err
+	}
+	heads, err := seal.MakeFolder(cfg.AuditHeadsDir)
+	return key, heads, err
 }
 
 // newWorkers makes a worker for each task queue: long reads have slots of their own, as many as bulkSlots.

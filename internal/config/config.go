@@ -21,6 +21,10 @@ type Config struct {
 	// AlertWebhookSecretFile holds the secret that alerts are signed with; empty: they go out unsigned. It is read for
 	// each alert, so that it can be changed without a restart.
 	AlertWebhookSecretFile string `env:"CURA_ALERT_WEBHOOK_SECRET_FILE"`
+	// AuditKeyFile is the key that signs the heads of the audit log, made by `starter audit keygen`; AuditHeadsDir is the folder, out of
+	// reach of the database's administrators, in which they are kept. Empty: the log isn't sealed.
+	AuditKeyFile  string `env:"CURA_AUDIT_KEY_FILE"`
+	AuditHeadsDir string `env:"CURA_AUDIT_HEADS_DIR"`
 	// LogLevel is debug, info, warn or error.
 	LogLevel string `env:"CURA_LOG_LEVEL" envDefault:"info"`
 	// HealthAddr is where the worker answers GET /healthz and GET /metrics; empty: nowhere.

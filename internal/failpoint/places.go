@@ -33,6 +33,9 @@ const (
 	EpochMoved    = "consent/epoch-moved"
 )
 
+// HeadKept is between the moment when a signed head of the audit log is in its file and the commit of its transaction.
+const HeadKept = "audit/head-kept"
+
 // The safeguards of a send (internal/store/halt.go) that CURA_FAILPOINT_OFF can name: each of them alone keeps disclosures
 // from arriving after a revocation in a case that the others don't cover.
 const (
