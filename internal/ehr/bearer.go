@@ -4,7 +4,7 @@ import "net/http"
 
 // bearer adds the access token, to requests of its home origin alone: oauth2.Transport adds it on every hop of a
 // redirect, to whatever host that leads. On a 401 it fetches a new token and sends once more; a second 401 is the
-// caller's, unless that token was another request's, and may have died since: then one more is fetched.
+// caller's, unless that token was another request's, or has been good for one: then it may have died since, and one more is fetched.
 type bearer struct {
 	next   http.RoundTripper
 	home   origin
@@ -22,8 +22,15 @@ func (t *bearer) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	for renewals := 0; ; renewals++ {
 		resp, err := t.send(req, g)
-		if err != nil || resp.StatusCode != http.StatusUnauthorized || !repeatable(req) || renewals > 0 && fresh || renewals == maxRenewals {
+		if err != nil || resp.StatusCode != http.StatusUnauthorized {
+			if err == nil {
+				t.tokens.taken(g)
+			}
 			return resp, err
+		}
+		refused := renewals > 0 && fresh && !t.tokens.wasTaken(g)
+		if !repeatable(req) || refused || renewals == maxRenewals {
+			return resp, nil
 		}
 		drain(resp.Body)
 		_ = resp.Body.Close() // the answer is thrown away

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -40,6 +41,8 @@ type tokens struct {
 	// turn holds one value while nobody fetches.
 	turn    chan struct{}
 	current grant
+	// lastTaken is the token of the last request that the server didn't refuse for its token.
+	lastTaken atomic.Pointer[string]
 	// tokenURL and style are known from the start or after discovery.
 	tokenURL *url.URL
 	style    oauth2.AuthStyle
@@ -68,6 +71,19 @@ func (t *tokens) get(ctx context.Context, refused string) (g grant, fresh bool, 
 	}
 	t.current = g
 	return g, true, nil
+}
+
+// taken notes that the server has taken a token.
+func (t *tokens) taken(g grant) {
+	if !t.wasTaken(g) {
+		t.lastTaken.Store(&g.accessToken)
+	}
+}
+
+// wasTaken reports whether the last token that the server took is this one.
+func (t *tokens) wasTaken(g grant) bool {
+	last := t.lastTaken.Load()
+	return last != nil && *last == g.accessToken
 }
 
 // endpoint finds the token endpoint without asking it for a token.

@@ -338,3 +338,35 @@ func TestTokenIsNotSentToTheTokenEndpointsOfOthers(t *testing.T) {
 	requireFault(t, search(t, h.client(t)), fault.Protocol)
 	require.Empty(t, elsewhere.asked(""), "the secret isn't sent on")
 }
+
+// TestATokenThatWasGoodForAnotherRequestIsRenewed: one that is fetched fresh and refused isn't a matter of the credentials where
+// another request has used it up meanwhile.
+func TestATokenThatWasGoodForAnotherRequestIsRenewed(t *testing.T) {
+	t.Parallel()
+	h := newHospital(t)
+	var c *ehr.Client
+	var other sync.Once
+	h.on("/fhir/Patient", func(w http.ResponseWriter, r *http.Request) {
+		switch r.Header.Get("Authorization") {
+		case "Bearer token-1":
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		case "Bearer token-2":
+			used := true
+			other.Do(func() { used = false })
+			if !used {
+				// Another request comes in between, and is the last that the token is good for.
+				if err := search(t, c); err != nil { //nolint:contextcheck // it is another request, of the test's own
+					t.Error(err)
+				}
+				w.WriteHeader(http.StatusUnauthorized)
+				return
+			}
+		}
+		w.Header().Set("Content-Type", "application/fhir+json")
+		_, _ = w.Write([]byte(`{"resourceType":"Bundle","type":"searchset"}`))
+	})
+	c = h.client(t)
+	require.NoError(t, search(t, c))
+	require.Len(t, h.asked("/token"), 3)
+}
